@@ -1,0 +1,2 @@
+//! The state machine of limpet.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! Everything of limpet that touches the world: threads, processes, files, sockets and the C ABI.
+
+pub mod launch;
