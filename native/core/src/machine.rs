@@ -1,0 +1,567 @@
+//! The machine's outside: what comes in is sorted to a task and a trigger, what goes out is queued.
+
+use crate::arena::{Arena, NONE, TaskFlags};
+use crate::ids::Ids;
+use crate::limits::{ANSWERS_MAX, BATCH, EFFECTS_MAX, Limits};
+use crate::message::{
+    Answer, Attached, AttemptRef, Effect, Event, Exit, Input, Loaded, Outcome, TaskRef, Verdict,
+};
+use crate::record::Record;
+use crate::recovery::{Restart, Timeline};
+use crate::table::{Cell, State, Trigger, cell};
+use crate::time::{Instant, Now};
+use std::collections::VecDeque;
+
+/// Numbers for health reports; they only grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Inputs handled.
+    pub inputs: u64,
+    /// Tasks accepted since the start.
+    pub accepted: u64,
+    /// Attempts admitted since the start.
+    pub attempts: u64,
+    /// Triggers that the table says cannot happen.
+    pub never: u64,
+    /// Inputs about tasks or attempts that are gone.
+    pub stale: u64,
+}
+
+/// What the host may know of a live task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Sequence number of its acceptance.
+    pub accepted_seq: u64,
+    /// Where it is.
+    pub state: State,
+    /// Index of the step at hand; 255 before the first.
+    pub step: u8,
+    /// Which try of that step.
+    pub attempt: u8,
+    /// Its outcome, once fixed.
+    pub outcome: Outcome,
+    /// Facts that are either so or not.
+    pub flags: TaskFlags,
+}
+
+/// The machine. See the crate's documentation for its four methods.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub(crate) limits: Limits,
+    pub(crate) arena: Arena,
+    pub(crate) ids: Ids,
+    pub(crate) now: Now,
+    pub(crate) next_seq: u64,
+    pub(crate) durable_seq: u64,
+    urgent_seq: u64,
+    pub(crate) live: u16,
+    pub(crate) live_bytes: u64,
+    pub(crate) recovering: u16,
+    pub(crate) timeline: Timeline,
+    pub(crate) restart: Restart,
+    pub(crate) stats: Stats,
+    pub(crate) draining: bool,
+    pub(crate) reports: u16,
+    effects: VecDeque<Effect>,
+    /// Answers in the order of the questions, each with the record that must be durable first.
+    answers: VecDeque<(u64, Answer)>,
+    dirty: Box<[u64]>,
+    /// Tasks still to be looked at after a commit or a restart.
+    backlog: u16,
+    drain_at: Instant,
+    drained_told: bool,
+    checkpoint_at: Instant,
+    pub(crate) store_failed: bool,
+    random: u64,
+}
+
+impl Machine {
+    /// An empty machine. Everything it will ever need is allocated here.
+    ///
+    /// # Errors
+    /// When a limit is out of its range.
+    pub fn new(limits: Limits, seed: u64, now: Now) -> Result<Machine, String> {
+        limits.check()?;
+        Ok(Machine {
+            arena: Arena::new(&limits),
+            ids: Ids::new(limits.ids),
+            now,
+            next_seq: 1,
+            durable_seq: 0,
+            urgent_seq: 0,
+            live: 0,
+            live_bytes: 0,
+            recovering: 0,
+            timeline: Timeline::default(),
+            restart: Restart::default(),
+            stats: Stats::default(),
+            draining: false,
+            reports: 0,
+            effects: VecDeque::with_capacity(EFFECTS_MAX),
+            answers: VecDeque::with_capacity(ANSWERS_MAX),
+            dirty: vec![0; (limits.tasks as usize).div_ceil(64)].into_boxed_slice(),
+            backlog: limits.tasks,
+            drain_at: Instant::NEVER,
+            drained_told: false,
+            checkpoint_at: Instant::NEVER,
+            store_failed: false,
+            random: seed,
+            limits,
+        })
+    }
+
+    /// The only way in. Bounded work, no allocation. Effects must be polled before the next call.
+    ///
+    /// # Panics
+    /// If effects of the previous call were left behind, or time ran backwards: bugs of the caller.
+    pub fn handle(&mut self, now: Now, input: Input<'_>) {
+        assert!(self.effects.is_empty(), "effects must be drained before the next input");
+        assert!(now.at >= self.now.at, "time must not run backwards");
+        self.now = now;
+        self.timeline.see(now);
+        self.stats.inputs += 1;
+        match input {
+            Input::Timeout => self.fire_due(),
+            Input::Submit(submit) => self.submit(&submit),
+            Input::Cancel { token, key, source, any, expires_ms } => {
+                self.cancel(token, key, source, any, expires_ms);
+            }
+            Input::Durable(seq) => {
+                self.durable_seq = self.durable_seq.max(seq);
+                self.backlog = 0;
+            }
+            Input::StoreFailed => self.store_failed = true,
+            Input::Loaded(attempt, loaded) => self.loaded(attempt, loaded),
+            Input::Spawned(attempt) => self.fire_attempt(attempt, Trigger::Spawned),
+            Input::SpawnFailed { attempt, before_exec } => {
+                self.spawn_failed(attempt, before_exec);
+            }
+            Input::Exited { attempt, exit, continues } => self.exited(attempt, exit, continues),
+            Input::Swept(attempt) => self.fire_attempt(attempt, Trigger::Swept),
+            Input::Heartbeat(attempt) => self.fire_attempt(attempt, Trigger::Heartbeat),
+            Input::Extend { token, task, steps, bytes } => self.extend(token, task, steps, bytes),
+            Input::Delivered(task) => self.fire_task(task, Trigger::Delivered),
+            Input::Drain { until } => {
+                self.draining = true;
+                self.drain_at = until;
+            }
+        }
+        self.work_backlog();
+        self.admit_waiting();
+        self.checkpoint();
+    }
+
+    /// The earliest instant at which `handle(now, Timeout)` has something to do. May change with any
+    /// call of `handle`. Zero means at once.
+    #[must_use]
+    pub fn next_deadline(&self) -> Instant {
+        if self.backlog < self.limits.tasks {
+            return Instant(0);
+        }
+        // Scan of at most 1024 instants, about a microsecond; a heap when there are ten times as many.
+        let due = self.arena.due.iter().copied().min().unwrap_or(Instant::NEVER);
+        due.min(self.drain_at).min(self.checkpoint_at)
+    }
+
+    /// The next thing the driver must do, in order.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The next thing the host must hear. At most one event per changed task is ever pending, so there
+    /// is nothing that could overflow while the host sleeps.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        if self.answers.front().is_some_and(|(seq, _)| *seq <= self.durable_seq) {
+            return self.answers.pop_front().map(|(_, answer)| Event::Answer(answer));
+        }
+        for word in 0..self.dirty.len() {
+            while self.dirty[word] != 0 {
+                let bit = self.dirty[word].trailing_zeros();
+                self.dirty[word] &= self.dirty[word] - 1;
+                let slot = u16::try_from(word * 64 + bit as usize).expect("slots fit u16");
+                if let Some(event) = self.event_of(slot) {
+                    return Some(event);
+                }
+            }
+        }
+        let attached = self.arena.attempts.iter().any(|a| a.live && a.task != NONE);
+        if self.draining && !attached && !self.drained_told && self.recovering == 0 {
+            self.drained_told = true;
+            return Some(Event::Drained);
+        }
+        None
+    }
+
+    /// Whether another submission, cancel or extension can be answered; ask before handing one in.
+    #[must_use]
+    pub fn can_take(&self) -> bool {
+        self.answers.len() < ANSWERS_MAX
+    }
+
+    /// Writes the fixed part of an `Append` into `out`; call it before the next `handle`.
+    ///
+    /// # Panics
+    /// If `out` is shorter than [`crate::record::FIXED_BYTES_MAX`].
+    pub fn encode(&self, task: u64, record: &Record, out: &mut [u8]) -> usize {
+        let slot = self.slot_of(task);
+        let first = slot.map_or(NONE, |slot| self.arena.tasks[slot as usize].first);
+        let steps = self.arena.steps_of(first).map(|step| &self.arena.steps[step as usize]);
+        match *record {
+            Record::Accepted(_) => record.encode(self.now, steps.map(|step| step.header), out),
+            Record::Extended { after, steps: count } => {
+                let behind = steps.skip_while(move |step| step.index != after).skip(1);
+                record.encode(self.now, behind.take(count as usize).map(|step| step.header), out)
+            }
+            _ => record.encode(self.now, core::iter::empty(), out),
+        }
+    }
+
+    /// What is known of a live task.
+    #[must_use]
+    pub fn view(&self, task: TaskRef) -> Option<View> {
+        let found = self.arena.tasks.get(task.slot as usize)?;
+        if found.generation != task.generation || found.state == State::Free {
+            return None;
+        }
+        let step = self.arena.steps.get(found.current as usize);
+        Some(View {
+            accepted_seq: found.accepted_seq,
+            state: found.state,
+            step: step.map_or(crate::arena::NO_STEP, |step| step.index),
+            attempt: step.map_or(0, |step| step.attempts),
+            outcome: found.outcome,
+            flags: found.flags,
+        })
+    }
+
+    /// References to all live tasks, in slot order.
+    pub fn tasks(&self) -> impl Iterator<Item = TaskRef> + '_ {
+        let live = |slot: &u16| self.arena.tasks[*slot as usize].state != State::Free;
+        (0..self.limits.tasks).filter(live).map(|slot| self.arena.task_ref(slot))
+    }
+
+    /// How each step of a live task has ended so far, in order of execution.
+    pub fn outcomes(&self, task: TaskRef) -> impl Iterator<Item = (u8, Outcome)> + '_ {
+        let first = match self.view(task) {
+            Some(_) => self.arena.tasks[task.slot as usize].first,
+            None => NONE,
+        };
+        self.arena.steps_of(first).map(|slot| {
+            let step = &self.arena.steps[slot as usize];
+            (step.index, step.outcome)
+        })
+    }
+
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Journal bytes that live tasks hold, reserve included.
+    #[must_use]
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
+    /// Number of live attempts; those given up as unreaped count too.
+    #[must_use]
+    pub fn live_attempts(&self) -> u16 {
+        self.live
+    }
+
+    /// Sequence number that the next record will get.
+    #[must_use]
+    pub fn next_seq(&self) -> u64 {
+        self.next_seq
+    }
+
+    // --- to the actions -------------------------------------------------------------------------
+
+    /// Looks the cell up, acts, checks where that led, and keeps the books of the slot.
+    pub(crate) fn fire(&mut self, slot: u16, trigger: Trigger) {
+        let from = self.arena.tasks[slot as usize].state;
+        match cell(from, trigger) {
+            Cell::Never => self.stats.never += 1,
+            Cell::Ignore => {}
+            Cell::Do(action) => {
+                self.act(slot, trigger, action);
+                let to = self.arena.tasks[slot as usize].state;
+                assert!(action.leads_to().contains(&to), "{from:?} {trigger:?} {action:?} {to:?}");
+                self.settle_books(slot);
+            }
+        }
+    }
+
+    pub(crate) fn settle_books(&mut self, slot: u16) {
+        let task = &self.arena.tasks[slot as usize];
+        let beat = match task.state {
+            State::Running => self.arena.attempts[task.attempt as usize].heartbeat_at,
+            _ => Instant::NEVER,
+        };
+        self.arena.due[slot as usize] = match task.state {
+            State::Free | State::Recovering | State::Closing | State::Reporting => Instant::NEVER,
+            _ => task.close_at.min(task.phase_at).min(beat),
+        };
+        self.mark_dirty(slot);
+    }
+
+    pub(crate) fn mark_dirty(&mut self, slot: u16) {
+        self.dirty[slot as usize / 64] |= 1 << (slot % 64);
+    }
+
+    pub(crate) fn effect(&mut self, effect: Effect) {
+        assert!(self.effects.len() < EFFECTS_MAX);
+        self.effects.push_back(effect);
+    }
+
+    /// Asks for a record; returns its sequence number.
+    pub(crate) fn append(
+        &mut self,
+        slot: u16,
+        record: Record,
+        attached: Attached,
+        urgent: bool,
+    ) -> u64 {
+        let task = self.arena.tasks[slot as usize].accepted_seq;
+        self.append_for(task, record, attached, urgent)
+    }
+
+    pub(crate) fn append_for(
+        &mut self,
+        task: u64,
+        record: Record,
+        attached: Attached,
+        urgent: bool,
+    ) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        if urgent {
+            self.urgent_seq = seq;
+        }
+        self.effect(Effect::Append { seq, task, record, attached, urgent });
+        seq
+    }
+
+    pub(crate) fn attempt_ref(&self, attempt: u16) -> AttemptRef {
+        AttemptRef { slot: attempt, generation: self.arena.attempts[attempt as usize].generation }
+    }
+
+    /// A number from the seed; the same seed gives the same numbers in the same order.
+    pub(crate) fn random(&mut self) -> u64 {
+        // SplitMix64 (Steele, Lea, Flood 2014): one addition of state, full period.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn slot_of(&self, accepted_seq: u64) -> Option<u16> {
+        let is = |t: &crate::arena::Task| t.state != State::Free && t.accepted_seq == accepted_seq;
+        u16::try_from(self.arena.tasks.iter().position(is)?).ok()
+    }
+
+    // --- from the inputs ------------------------------------------------------------------------
+
+    /// Queues an answer. It leaves in turn, and not before every urgent record asked for so far is
+    /// durable: whoever hears it may forget the question.
+    pub(crate) fn answer(&mut self, token: u64, task: Option<TaskRef>, verdict: Verdict) {
+        assert!(self.answers.len() < ANSWERS_MAX, "ask can_take first");
+        self.answers.push_back((self.urgent_seq, Answer { token, task, verdict }));
+    }
+
+    fn fire_task(&mut self, task: TaskRef, trigger: Trigger) {
+        if self.view(task).is_some() {
+            self.fire(task.slot, trigger);
+        } else {
+            self.stats.stale += 1;
+        }
+    }
+
+    /// The task slot of a live attempt. An attempt that its task has given up is freed when its end
+    /// is heard of at last; anything older is counted.
+    fn task_of(&mut self, attempt: AttemptRef, last: bool) -> Option<u16> {
+        let current = self.arena.attempts.get_mut(attempt.slot as usize);
+        let Some(found) = current.filter(|a| a.live && a.generation == attempt.generation) else {
+            self.stats.stale += 1;
+            return None;
+        };
+        if found.task != NONE {
+            return Some(found.task);
+        }
+        if last {
+            found.free();
+            self.live -= 1;
+            self.effect(Effect::Discard(attempt));
+        }
+        None
+    }
+
+    fn fire_attempt(&mut self, attempt: AttemptRef, trigger: Trigger) {
+        if let Some(slot) = self.task_of(attempt, trigger == Trigger::Swept) {
+            self.fire(slot, trigger);
+        }
+    }
+
+    fn loaded(&mut self, attempt: AttemptRef, loaded: Loaded) {
+        let Some(slot) = self.task_of(attempt, true) else {
+            self.effect(Effect::Discard(attempt));
+            return;
+        };
+        let trigger = match loaded {
+            Loaded::Start(executor, spec) => {
+                let found = &mut self.arena.attempts[attempt.slot as usize];
+                (found.executor, found.spec) = (executor, spec);
+                Trigger::LoadedStart
+            }
+            Loaded::Skip => Trigger::LoadedSkip,
+            Loaded::Refused => Trigger::LoadedRefused,
+        };
+        self.fire(slot, trigger);
+    }
+
+    fn spawn_failed(&mut self, attempt: AttemptRef, before_exec: bool) {
+        if let Some(slot) = self.task_of(attempt, true) {
+            self.arena.attempts[attempt.slot as usize].before_exec = before_exec;
+            self.fire(slot, Trigger::SpawnFailed);
+        }
+    }
+
+    fn exited(&mut self, attempt: AttemptRef, exit: Exit, continues: bool) {
+        let Some(slot) = self.task_of(attempt, false) else {
+            self.effect(Effect::Sweep(attempt));
+            return;
+        };
+        let found = &mut self.arena.attempts[attempt.slot as usize];
+        found.continues = continues;
+        (found.exit, found.code) = match exit {
+            Exit::Code(0) => (Outcome::Succeeded, 0),
+            Exit::Code(code) => (Outcome::Failed, code),
+            Exit::Signal(signal) => (Outcome::Killed, signal.saturating_neg()),
+            Exit::OutOfMemory => (Outcome::OutOfMemory, -9),
+        };
+        self.fire(slot, Trigger::Exited);
+    }
+
+    fn fire_due(&mut self) {
+        if self.now.at >= self.drain_at {
+            self.drain_at = Instant::NEVER;
+            for attempt in 0..self.limits.attempts {
+                let found = self.arena.attempts[attempt as usize];
+                if found.live && found.task != NONE {
+                    self.fire(found.task, Trigger::Interrupt);
+                }
+            }
+            return;
+        }
+        let mut budget = BATCH;
+        for slot in 0..self.limits.tasks {
+            if self.arena.due[slot as usize] > self.now.at {
+                continue;
+            }
+            if budget == 0 {
+                return;
+            }
+            budget -= 1;
+            let task = &self.arena.tasks[slot as usize];
+            let trigger = if task.close_at <= self.now.at {
+                Trigger::CloseOver
+            } else if task.phase_at <= self.now.at {
+                Trigger::PhaseOver
+            } else {
+                Trigger::HeartbeatOver
+            };
+            self.fire(slot, trigger);
+        }
+    }
+
+    // --- after each input -----------------------------------------------------------------------
+
+    fn work_backlog(&mut self) {
+        let mut budget = BATCH;
+        while self.backlog < self.limits.tasks && budget > 0 {
+            let slot = self.backlog;
+            self.backlog += 1;
+            let task = &self.arena.tasks[slot as usize];
+            if task.state == State::Free {
+                continue;
+            }
+            budget -= 1;
+            if task.state == State::Recovering {
+                self.recovering -= 1;
+                self.fire(slot, Trigger::Recovered);
+                continue;
+            }
+            let waits = matches!(task.state, State::Committing | State::Closing);
+            if waits && task.awaited_seq <= self.durable_seq {
+                self.fire(slot, Trigger::Durable);
+            }
+        }
+    }
+
+    /// Records that the agent has started; the first record of each run.
+    pub(crate) fn append_opened(&mut self) {
+        self.append_for(0, Record::Opened, Attached::None, true);
+    }
+
+    /// Records an orderly stop. Call it when `Drained` was heard and every effect has been performed.
+    pub fn stopped(&mut self, now: Now) {
+        self.now = now;
+        self.append_for(0, Record::Stopped, Attached::None, true);
+    }
+
+    /// Makes the next calls judge every task that was read back.
+    pub(crate) fn start_backlog(&mut self) {
+        self.backlog = 0;
+    }
+
+    fn checkpoint(&mut self) {
+        let lives = self
+            .arena
+            .tasks
+            .iter()
+            .any(|task| !matches!(task.state, State::Free | State::Closing | State::Reporting));
+        if !lives {
+            self.checkpoint_at = Instant::NEVER;
+        } else if self.now.at >= self.checkpoint_at {
+            self.checkpoint_at = self.now.at.after_ms(u64::from(self.limits.checkpoint_ms));
+            self.append_for(0, Record::Checkpoint, Attached::None, true);
+        } else if self.checkpoint_at == Instant::NEVER {
+            self.checkpoint_at = self.now.at.after_ms(u64::from(self.limits.checkpoint_ms));
+        }
+    }
+
+    fn event_of(&mut self, slot: u16) -> Option<Event> {
+        let task = self.arena.task_ref(slot);
+        let found = &mut self.arena.tasks[slot as usize];
+        match found.state {
+            State::Free => None,
+            State::Reporting if found.flags.reported => None,
+            State::Reporting if self.reports < self.limits.reports => {
+                found.flags.reported = true;
+                self.reports += 1;
+                Some(Event::Result(task))
+            }
+            State::Planning => {
+                let step = self.arena.steps[found.current as usize].index;
+                Some(Event::Continue { task, step })
+            }
+            _ => Some(Event::Changed(task)),
+        }
+    }
+
+    /// After a delivery: the oldest result that found no room may be offered now.
+    pub(crate) fn offer_next(&mut self) {
+        let waits = |slot: &u16| {
+            let task = &self.arena.tasks[*slot as usize];
+            task.state == State::Reporting && !task.flags.reported
+        };
+        let next = (0..self.limits.tasks)
+            .filter(waits)
+            .min_by_key(|slot| self.arena.tasks[*slot as usize].accepted_seq);
+        if let Some(slot) = next {
+            self.mark_dirty(slot);
+        }
+    }
+}

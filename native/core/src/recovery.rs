@@ -1,0 +1,317 @@
+//! Reading the journal back: a fold over its records, then one judgement per task.
+
+use crate::actions::End;
+use crate::arena::NONE;
+use crate::ids::Kind;
+use crate::machine::Machine;
+use crate::message::{Attached, Clock, Outcome};
+use crate::record::{Malformed, Record};
+use crate::table::State;
+use crate::time::Now;
+
+/// Agent time and wall time as far as the records tell, across restarts of the agent and the device.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Timeline {
+    last: Option<Now>,
+    /// Milliseconds known to have passed since the first record.
+    passed_ms: u64,
+    /// The newest trusted wall time; time used for expiry never runs behind it.
+    floor_ms: u64,
+    /// The last start was followed by an orderly stop.
+    clean: bool,
+    opened: bool,
+}
+
+impl Timeline {
+    /// Moves on to a reading of the clocks. False when an unknown time has passed since the last one.
+    pub(crate) fn see(&mut self, now: Now) -> bool {
+        let known = match self.last {
+            None => Some(0),
+            Some(last) if last.boot == now.boot => Some(now.at.ms_since(last.at)),
+            Some(last) if last.trusted && now.trusted => now.wall_ms.checked_sub(last.wall_ms),
+            Some(_) => None,
+        };
+        self.passed_ms += known.unwrap_or(0);
+        if now.trusted {
+            self.floor_ms = self.floor_ms.max(now.wall_ms);
+        }
+        self.last = Some(now);
+        known.is_some()
+    }
+
+    /// The latest wall time that is certain to have been reached.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        self.floor_ms
+    }
+}
+
+/// Why a journal cannot be folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReplayError {
+    /// A record is not what its kind says.
+    Malformed(Malformed),
+    /// More live tasks, steps or ids than the limits allow: they were lowered since.
+    AboveLimits,
+}
+
+impl From<Malformed> for ReplayError {
+    fn from(malformed: Malformed) -> ReplayError {
+        ReplayError::Malformed(malformed)
+    }
+}
+
+impl Machine {
+    /// Folds one record in. Call it for each record in order of sequence, before anything else.
+    ///
+    /// # Errors
+    /// [`ReplayError`]; the machine is then of no further use.
+    pub fn replay(
+        &mut self,
+        seq: u64,
+        task: u64,
+        kind: u8,
+        payload: &[u8],
+    ) -> Result<(), ReplayError> {
+        let (record, stamp, headers, _) = Record::decode(kind, payload)?;
+        self.next_seq = self.next_seq.max(seq + 1);
+        self.durable_seq = self.durable_seq.max(seq);
+        if !self.timeline.see(stamp.now) {
+            for task in &mut self.arena.tasks {
+                task.flags.clock_uncertain |= task.state != State::Free;
+            }
+        }
+        match record {
+            Record::Opened => (self.timeline.opened, self.timeline.clean) = (true, false),
+            Record::Stopped => self.timeline.clean = true,
+            Record::Checkpoint => {}
+            Record::Accepted(accepted) => {
+                let steps = accepted.steps as usize;
+                let slot = self.arena.free_task().ok_or(ReplayError::AboveLimits)?;
+                let id = self.ids.free_slot().ok_or(ReplayError::AboveLimits)?;
+                if steps > self.arena.free_steps() as usize {
+                    return Err(ReplayError::AboveLimits);
+                }
+                self.place(slot, id, seq, &accepted, headers.iter());
+                self.recovering += 1;
+                let used_ms = self.timeline.passed_ms;
+                self.arena.tasks[slot as usize].used_ms = used_ms;
+            }
+            Record::Tombstone { key, expires_ms } => {
+                let id = self.ids.free_slot().ok_or(ReplayError::AboveLimits)?;
+                self.ids.set(id, key, 0, seq, expires_ms, Kind::Tombstone);
+            }
+            Record::Delivered { key, digest, expires_ms, outcome } => {
+                let id = match self.slot_of(task) {
+                    Some(slot) => {
+                        let id = self.arena.tasks[slot as usize].id;
+                        self.free_task_slot(slot);
+                        self.recovering -= 1;
+                        id
+                    }
+                    None => self.ids.free_slot().ok_or(ReplayError::AboveLimits)?,
+                };
+                self.ids.set(id, key, digest, task, expires_ms, Kind::Ended(outcome));
+            }
+            other => {
+                if let Some(slot) = self.slot_of(task) {
+                    self.fold(slot, other, headers.iter().collect())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Some records are gone. Every task that lives here may have lost some of its history.
+    pub fn replay_gap(&mut self) {
+        for task in &mut self.arena.tasks {
+            task.flags.gap |= task.state != State::Free;
+        }
+    }
+
+    fn fold(
+        &mut self,
+        slot: u16,
+        record: Record,
+        headers: Vec<crate::message::StepHeader>,
+    ) -> Result<(), ReplayError> {
+        let find = |machine: &Machine, index: u8| {
+            let first = machine.arena.tasks[slot as usize].first;
+            let mut steps = machine.arena.steps_of(first);
+            steps.find(|at| machine.arena.steps[*at as usize].index == index)
+        };
+        let at = match record {
+            Record::Started { step, .. }
+            | Record::Tried { step, .. }
+            | Record::Interrupted { step }
+            | Record::Ended { step, .. } => find(self, step).ok_or(Malformed::Value)?,
+            _ => NONE,
+        };
+        let free_steps = self.arena.free_steps();
+        let task = &mut self.arena.tasks[slot as usize];
+        match record {
+            Record::Started { attempt, suspicions, .. } => {
+                (task.current, task.flags.in_flight) = (at, true);
+                task.suspicions = suspicions;
+                self.arena.steps[at as usize].attempts = attempt;
+            }
+            Record::Tried { attempt, .. } => {
+                (task.current, task.flags.in_flight, task.suspicions) = (at, false, 0);
+                self.arena.steps[at as usize].attempts = attempt;
+            }
+            Record::Interrupted { .. } => {
+                (task.current, task.flags.in_flight) = (at, false);
+                let step = &mut self.arena.steps[at as usize];
+                step.attempts = step.attempts.saturating_sub(1);
+            }
+            Record::Ended { attempt, outcome, clock, code, continues, unreaped, .. } => {
+                (task.current, task.flags.in_flight, task.suspicions) = (at, false, 0);
+                task.flags.planning = continues;
+                task.flags.unreaped |= unreaped;
+                task.outcome_clock = clock;
+                let step = &mut self.arena.steps[at as usize];
+                (step.attempts, step.outcome, step.code) = (attempt, outcome, code);
+            }
+            Record::Extended { after, steps } => {
+                task.flags.planning = false;
+                if u16::from(steps) > free_steps {
+                    return Err(ReplayError::AboveLimits);
+                }
+                // The host refused: the step that asked is the one that failed.
+                task.flags.refused_plan = steps == 0;
+                let reserve = u64::from(steps) * u64::from(self.limits.ended_bytes);
+                self.add_steps(slot, after, headers.into_iter(), reserve);
+            }
+            Record::CancelRequested if !task.flags.finally => task.ending = Outcome::Cancelled,
+            Record::Decided { outcome, step, clock } => {
+                self.note_decided(slot, outcome, step, clock);
+            }
+            Record::Finished => {
+                task.flags.finished = true;
+                self.skip_open_steps(slot, true);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the replay: records the start and, with the next calls, judges each task. All processes of an
+    /// earlier run must be gone by now.
+    pub fn recovered(&mut self, now: Now) {
+        let unclean = self.timeline.opened && !self.timeline.clean;
+        let same_boot = self.timeline.last.is_some_and(|last| last.boot == now.boot);
+        self.restart = Restart { unclean_same_boot: unclean && same_boot, new_boot: !same_boot };
+        self.now = now;
+        if !self.timeline.see(now) {
+            for task in &mut self.arena.tasks {
+                task.flags.clock_uncertain |= task.state != State::Free;
+            }
+        }
+        let passed = self.timeline.passed_ms;
+        for task in &mut self.arena.tasks {
+            if task.state == State::Free {
+                continue;
+            }
+            let used_ms = passed - task.used_ms;
+            task.used_ms = used_ms;
+            if task.flags.finally {
+                task.close_at = now.at.after_ms(u64::from(task.finally_ms));
+            } else if task.schedule_to_close_ms > 0 {
+                let left = task.schedule_to_close_ms.saturating_sub(used_ms);
+                task.close_at = now.at.after_ms(left);
+            }
+        }
+        self.append_opened();
+        self.start_backlog();
+    }
+
+    /// What the journal says of one task, put into a state.
+    pub(crate) fn judge(&mut self, slot: u16) {
+        let task = self.arena.tasks[slot as usize];
+        if task.flags.finished {
+            self.arena.tasks[slot as usize].state = State::Reporting;
+            return;
+        }
+        if task.flags.gap && !task.flags.finally && self.has_stop_step(task.first) {
+            return self.decide(slot, Outcome::Uncertain, self.index_of(task.current), Clock::None);
+        }
+        if task.flags.in_flight {
+            return self.judge_in_flight(slot);
+        }
+        if task.ending == Outcome::Cancelled && !task.flags.finally {
+            let step = self.index_of(task.current);
+            return self.decide(slot, Outcome::Cancelled, step, Clock::None);
+        }
+        if task.flags.refused_plan && !task.flags.finally {
+            let step = self.index_of(task.current);
+            return self.decide(slot, Outcome::Failed, step, Clock::None);
+        }
+        if task.flags.planning && !task.flags.finally {
+            self.arena.tasks[slot as usize].state = State::Planning;
+            return;
+        }
+        self.resume(slot);
+    }
+
+    fn judge_in_flight(&mut self, slot: u16) {
+        let task = self.arena.tasks[slot as usize];
+        let step = self.arena.steps[task.current as usize];
+        let end = |outcome| End {
+            outcome,
+            clock: Clock::None,
+            code: 0,
+            continues: false,
+            attached: Attached::None,
+        };
+        if step.header.reboot && self.restart.new_boot {
+            return self.end_step(slot, end(Outcome::Succeeded));
+        }
+        if step.header.stop {
+            return self.end_step(slot, end(Outcome::Uncertain));
+        }
+        if task.ending == Outcome::Cancelled && !task.flags.finally {
+            return self.end_step(slot, end(Outcome::Cancelled));
+        }
+        let suspicions = task.suspicions + u8::from(self.restart.unclean_same_boot);
+        if suspicions >= self.limits.suspicions {
+            return self.end_step(slot, end(Outcome::Dead));
+        }
+        let task = &mut self.arena.tasks[slot as usize];
+        task.suspicions = suspicions;
+        task.flags.in_flight = false;
+        let at = task.current as usize;
+        self.arena.steps[at].attempts = self.arena.steps[at].attempts.saturating_sub(1);
+        self.resume(slot);
+    }
+
+    /// Goes on where the records end.
+    fn resume(&mut self, slot: u16) {
+        let task = self.arena.tasks[slot as usize];
+        let Some(step) = self.arena.steps.get(task.current as usize).copied() else {
+            return self.go_to(slot, task.first);
+        };
+        if task.flags.finally && !step.header.finally {
+            self.start_finally(slot);
+        } else if step.outcome == Outcome::None {
+            self.go_to(slot, task.current);
+        } else {
+            self.advance(slot, task.outcome_clock);
+        }
+    }
+
+    fn has_stop_step(&self, first: u16) -> bool {
+        self.arena.steps_of(first).any(|at| self.arena.steps[at as usize].header.stop)
+    }
+
+    fn index_of(&self, step: u16) -> u8 {
+        self.arena.steps.get(step as usize).map_or(crate::arena::NO_STEP, |step| step.index)
+    }
+}
+
+/// What the start after a replay means for attempts that were in flight.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Restart {
+    /// The agent died, and not because the power went.
+    pub unclean_same_boot: bool,
+    /// The device has been restarted since.
+    pub new_boot: bool,
+}

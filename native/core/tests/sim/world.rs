@@ -1,0 +1,641 @@
+//! A world for the machine: a virtual clock, a disk that forgets what was not synced, processes that
+//! behave as planned, a host that answers late. One seed decides everything.
+
+use limpet_core::limits::Limits;
+use limpet_core::message::{
+    AttemptRef, Effect, Event, Executor, Exit, Input, Loaded, Outcome, Signal, Spec, StepHeader,
+    Submit, TaskRef, When,
+};
+use limpet_core::record::{FIXED_BYTES_MAX, Record};
+use limpet_core::{Instant, Machine, Now};
+use std::collections::{BTreeMap, BinaryHeap};
+
+use crate::check::Checker;
+
+pub const MS: u64 = 1_000_000;
+
+/// The world's own generator, so that its choices do not depend on the machine's.
+#[derive(Clone)]
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        // xorshift64* (Vigna 2016)
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+}
+
+/// How one attempt of a planned step behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Behaviour {
+    pub run_ms: u64,
+    pub exit: i32,
+    pub ignores_term: bool,
+    pub unkillable: bool,
+    pub spawn_fails: bool,
+    pub refused: bool,
+    pub skipped: bool,
+    pub continues: bool,
+    pub silent: bool,
+    pub executor: u8,
+}
+
+#[derive(Clone, Debug)]
+pub struct PlannedStep {
+    pub header: StepHeader,
+    pub spec: Spec,
+    pub seed: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub key: u128,
+    pub digest: u64,
+    pub source: u64,
+    pub expires_ms: u64,
+    pub close_ms: u64,
+    pub finally_ms: u32,
+    pub priority: i8,
+    pub additions: u8,
+    pub steps: Vec<PlannedStep>,
+}
+
+impl Plan {
+    pub fn behaviour(&self, step: u8, number: u8) -> Behaviour {
+        let seed = self.steps[step as usize].seed ^ (u64::from(number) << 32);
+        let mut random = Random(seed | 1);
+        random.next();
+        let header = self.steps[step as usize].header;
+        Behaviour {
+            run_ms: random.below(400),
+            exit: i32::from(random.one_in(3)) * (1 + i32::try_from(random.below(100)).unwrap_or(0)),
+            ignores_term: random.one_in(4),
+            unkillable: random.one_in(400),
+            spawn_fails: random.one_in(12),
+            refused: random.one_in(40),
+            skipped: random.one_in(25),
+            continues: self.additions > 0 && !header.finally && random.one_in(3),
+            silent: random.one_in(5),
+            executor: u8::try_from(random.below(6)).unwrap_or(0),
+        }
+    }
+}
+
+/// What was written, in order.
+#[derive(Clone)]
+pub struct Stored {
+    pub seq: u64,
+    pub task: u64,
+    pub kind: u8,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Happening {
+    Synced(u64),
+    Loaded(AttemptRef, u64, u8),
+    Spawned(AttemptRef, u64, u8, u8),
+    Exit(AttemptRef, u64),
+    Beat(AttemptRef, u64),
+    Swept(AttemptRef),
+    HostDone(AttemptRef, i32),
+    Delivered(TaskRef),
+    Extend(TaskRef, u64),
+}
+
+struct Process {
+    run: u64,
+    behaviour: Behaviour,
+    continues: bool,
+}
+
+/// Faults and sizes of one run.
+#[derive(Clone, Copy)]
+pub struct Options {
+    pub tasks: u64,
+    pub crash_one_in: u64,
+    pub limits: Limits,
+}
+
+pub struct World {
+    pub random: Random,
+    pub at: u64,
+    pub wall_ms: u64,
+    pub trusted: bool,
+    pub boot: u32,
+    pub machine: Machine,
+    pub limits: Limits,
+    pub disk: Vec<Stored>,
+    pub synced: usize,
+    pub plans: BTreeMap<u128, Plan>,
+    pub check: Checker,
+    pub inputs: u64,
+    pub crashes: u64,
+    pub trace: u64,
+    dead: Vec<(u64, u64)>,
+    syncing: bool,
+    urgent: u64,
+    announced: u64,
+    queue: BinaryHeap<(core::cmp::Reverse<(u64, u64)>, usize)>,
+    happenings: Vec<Option<Happening>>,
+    counter: u64,
+    processes: BTreeMap<(u16, u32), Process>,
+    runs: u64,
+    keys: BTreeMap<u64, u128>,
+    pub host_deaf: bool,
+}
+
+impl World {
+    pub fn new(seed: u64, limits: Limits) -> World {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        random.next();
+        let now = Now { at: Instant(1), wall_ms: 1_790_000_000_000, trusted: true, boot: 1 };
+        let machine = Machine::new(limits, random.next(), now).expect("limits are in range");
+        let mut world = World {
+            random,
+            at: 1,
+            wall_ms: now.wall_ms,
+            trusted: true,
+            boot: 1,
+            machine,
+            limits,
+            disk: Vec::new(),
+            synced: 0,
+            plans: BTreeMap::new(),
+            check: Checker::default(),
+            inputs: 0,
+            crashes: 0,
+            trace: 0xcbf2_9ce4_8422_2325,
+            dead: Vec::new(),
+            syncing: false,
+            urgent: 0,
+            announced: 0,
+            queue: BinaryHeap::new(),
+            happenings: Vec::new(),
+            counter: 0,
+            processes: BTreeMap::new(),
+            runs: 0,
+            keys: BTreeMap::new(),
+            host_deaf: false,
+        };
+        world.machine.recovered(now);
+        world.perform();
+        world
+    }
+
+    pub fn now(&self) -> Now {
+        Now { at: Instant(self.at), wall_ms: self.wall_ms, trusted: self.trusted, boot: self.boot }
+    }
+
+    fn note(&mut self, value: u64) {
+        // FNV-1a over everything that is observable: two runs of a seed must agree on it.
+        self.trace = (self.trace ^ value).wrapping_mul(0x0100_0000_01b3);
+    }
+
+    fn later(&mut self, delay_ns: u64, happening: Happening) {
+        self.counter += 1;
+        self.happenings.push(Some(happening));
+        let due = core::cmp::Reverse((self.at + delay_ns, self.counter));
+        self.queue.push((due, self.happenings.len() - 1));
+    }
+
+    pub fn submit(&mut self, plan: &Plan) {
+        let steps: Vec<_> = plan.steps.iter().map(|step| step.header).collect();
+        self.plans.entry(plan.key).or_insert_with(|| plan.clone());
+        let token = self.check.asked(plan.key, plan.digest);
+        let seq = self.machine.next_seq();
+        self.keys.entry(seq).or_insert(plan.key);
+        let submit = Submit {
+            token,
+            key: plan.key,
+            digest: plan.digest,
+            source: plan.source,
+            expires_ms: plan.expires_ms,
+            clock_waived: true,
+            schedule_to_close_ms: plan.close_ms,
+            finally_ms: plan.finally_ms,
+            priority: plan.priority,
+            bytes: 500,
+            additions: plan.additions,
+            steps: &steps,
+        };
+        self.feed(Input::Submit(submit));
+    }
+
+    pub fn cancel(&mut self, key: u128, source: u64, any: bool) {
+        let token = self.check.asked_cancel(key);
+        let expires_ms = self.wall_ms + 86_400_000;
+        self.feed(Input::Cancel { token, key, source, any, expires_ms });
+    }
+
+    pub fn feed(&mut self, input: Input<'_>) {
+        self.inputs += 1;
+        self.machine.handle(self.now(), input);
+        self.perform();
+        self.hear();
+        for (slot, generation) in self.processes.keys() {
+            self.check.in_time(*slot, *generation, self.at);
+        }
+    }
+
+    /// Moves to the next thing that happens, or to the machine's deadline. False when there is neither.
+    pub fn step(&mut self) -> bool {
+        let deadline = self.machine.next_deadline().0;
+        let next = self.queue.peek().map(|(core::cmp::Reverse((at, _)), _)| *at);
+        let target = next.unwrap_or(u64::MAX).min(deadline);
+        if target == u64::MAX {
+            return false;
+        }
+        let passed = target.saturating_sub(self.at);
+        self.at += passed;
+        self.wall_ms += passed / MS;
+        if deadline <= self.at {
+            self.feed(Input::Timeout);
+            return true;
+        }
+        let (_, index) = self.queue.pop().expect("peeked");
+        if let Some(happening) = self.happenings[index].take() {
+            self.happen(happening);
+        }
+        true
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Synced(seq) => {
+                self.syncing = false;
+                self.announced = seq;
+                let covered = self.disk.iter().take_while(|stored| stored.seq <= seq).count();
+                self.synced = self.synced.max(covered);
+                self.check.durable(seq);
+                self.feed(Input::Durable(seq));
+                self.sync();
+            }
+            Happening::Loaded(attempt, task, step) => self.loaded(attempt, task, step),
+            Happening::Spawned(attempt, task, step, number) => {
+                self.spawned(attempt, task, step, number);
+            }
+            Happening::Exit(attempt, run) => self.exit(attempt, run),
+            Happening::Beat(attempt, run) => {
+                if self
+                    .processes
+                    .get(&(attempt.slot, attempt.generation))
+                    .is_some_and(|p| p.run == run)
+                {
+                    self.feed(Input::Heartbeat(attempt));
+                    self.later(30 * MS, Happening::Beat(attempt, run));
+                }
+            }
+            Happening::Swept(attempt) => self.feed(Input::Swept(attempt)),
+            Happening::HostDone(attempt, code) => {
+                self.feed(Input::Exited { attempt, exit: Exit::Code(code), continues: false });
+            }
+            Happening::Delivered(task) => self.feed(Input::Delivered(task)),
+            Happening::Extend(task, accepted) => self.extend(task, accepted),
+        }
+    }
+
+    fn extend(&mut self, task: TaskRef, accepted: u64) {
+        let count = self.random.below(3);
+        let Some(plan) = self.keys.get(&accepted).and_then(|key| self.plans.get(key)) else {
+            return;
+        };
+        let mut plan = plan.clone();
+        let waiting = self.machine.view(task).is_some_and(|view| view.accepted_seq == accepted);
+        if !waiting {
+            return;
+        }
+        let first = plan.steps.len();
+        for _ in 0..count {
+            let mut step = random_step(&mut self.random, first, false);
+            step.header.when = When::Always;
+            plan.steps.push(step);
+        }
+        let headers: Vec<_> = plan.steps[first..].iter().map(|step| step.header).collect();
+        let before = self.machine.next_seq();
+        let token = self.check.asked_extend(plan.key);
+        self.feed(Input::Extend { token, task, steps: &headers, bytes: 300 });
+        let taken = self.disk.iter().any(|s| s.seq >= before && s.kind == 9 && s.task == accepted);
+        if taken {
+            self.plans.insert(plan.key, plan);
+        }
+    }
+
+    fn loaded(&mut self, attempt: AttemptRef, task: u64, step: u8) {
+        let key = self.keys[&task];
+        let plan = &self.plans[&key];
+        let number = self.check.attempts(key, step) + 1;
+        let behaviour = plan.behaviour(step, number);
+        let spec = plan.steps[step as usize].spec;
+        let reboot = plan.steps[step as usize].header.reboot;
+        let loaded = match behaviour {
+            Behaviour { refused: true, .. } => Loaded::Refused,
+            Behaviour { skipped: true, .. } => Loaded::Skip,
+            _ if reboot => Loaded::Start(Executor::Host, spec),
+            Behaviour { executor: 0, .. } => {
+                Loaded::Start(Executor::Timer(u32::try_from(behaviour.run_ms).unwrap_or(1)), spec)
+            }
+            Behaviour { executor: 1, .. } => Loaded::Start(Executor::Host, spec),
+            _ => Loaded::Start(Executor::Process, spec),
+        };
+        self.feed(Input::Loaded(attempt, loaded));
+    }
+
+    fn spawned(&mut self, attempt: AttemptRef, task: u64, step: u8, number: u8) {
+        let key = self.keys[&task];
+        let plan = &self.plans[&key];
+        let behaviour = plan.behaviour(step, number);
+        if behaviour.spawn_fails {
+            self.feed(Input::SpawnFailed { attempt, before_exec: true });
+            return;
+        }
+        self.runs += 1;
+        let run = self.runs;
+        let process = Process { run, behaviour, continues: behaviour.continues };
+        self.processes.insert((attempt.slot, attempt.generation), process);
+        self.check.process_started(key, step);
+        if !behaviour.unkillable {
+            self.later(behaviour.run_ms * MS, Happening::Exit(attempt, run));
+        }
+        if !behaviour.silent {
+            self.later(20 * MS, Happening::Beat(attempt, run));
+        }
+        self.feed(Input::Spawned(attempt));
+    }
+
+    fn exit(&mut self, attempt: AttemptRef, run: u64) {
+        let key = (attempt.slot, attempt.generation);
+        if self.processes.get(&key).is_none_or(|process| process.run != run) {
+            return;
+        }
+        let process = self.processes.remove(&key).expect("looked up");
+        let exit = Exit::Code(process.behaviour.exit);
+        self.feed(Input::Exited { attempt, exit, continues: process.continues });
+    }
+
+    // --- effects --------------------------------------------------------------------------------
+
+    fn perform(&mut self) {
+        while let Some(effect) = self.machine.poll_effect() {
+            match effect {
+                Effect::Append { seq, task, record, urgent, .. } => {
+                    let mut bytes = vec![0; FIXED_BYTES_MAX];
+                    let used = self.machine.encode(task, &record, &mut bytes);
+                    bytes.truncate(used);
+                    self.note(seq ^ (u64::from(record.kind()) << 56));
+                    self.check.recorded(&record, self.keys.get(&task).copied());
+                    if let Record::Accepted(accepted) = record {
+                        self.keys.insert(seq, accepted.key);
+                    }
+                    self.disk.push(Stored { seq, task, kind: record.kind(), bytes });
+                    if urgent {
+                        self.urgent = seq;
+                    }
+                }
+                Effect::Load { attempt, task, step } => {
+                    let delay = self.latency();
+                    self.later(delay, Happening::Loaded(attempt, task, step));
+                }
+                Effect::Start { attempt, task, step, number, host } => {
+                    self.start(attempt, task, step, number, host);
+                }
+                Effect::Signal { attempt, signal } => self.signal(attempt, signal),
+                Effect::Sweep(attempt) => {
+                    self.processes.remove(&(attempt.slot, attempt.generation));
+                    let delay = self.latency();
+                    self.later(delay, Happening::Swept(attempt));
+                }
+                Effect::Discard(attempt) => self.check.discarded(attempt),
+                Effect::Release { task, keep_from } => {
+                    self.dead.push((task, keep_from));
+                    if self.random.one_in(3) {
+                        self.compact();
+                    }
+                }
+            }
+        }
+        self.sync();
+    }
+
+    /// A compaction rewrites what lives, synced or not, and syncs it before the old is gone.
+    fn compact(&mut self) {
+        let dead = core::mem::take(&mut self.dead);
+        let is_dead = |s: &Stored| dead.iter().any(|(task, from)| s.task == *task && s.seq < *from);
+        self.disk.retain(|stored| !is_dead(stored));
+        self.synced = self.disk.len();
+    }
+
+    fn start(&mut self, attempt: AttemptRef, task: u64, step: u8, number: u8, host: bool) {
+        let key = self.keys[&task];
+        let plan = &self.plans[&key];
+        let header = plan.steps[step as usize].header;
+        let spec = plan.steps[step as usize].spec;
+        let synced = self.disk[..self.synced].iter().filter(|stored| stored.task == task);
+        let durable: Vec<_> = synced
+            .filter_map(|s| Record::decode(s.kind, &s.bytes).ok().map(|(record, ..)| record))
+            .collect();
+        self.check.asked_to_start(key, step, &header, number, &durable, host);
+        self.check.clock(attempt, key, self.at + u64::from(spec.start_to_close_ms) * MS);
+        self.note(u64::from(step) << 8 | u64::from(number));
+        let delay = self.latency();
+        if host {
+            let code = i32::from(self.random.one_in(4));
+            self.later(delay, Happening::HostDone(attempt, code));
+        } else {
+            self.later(delay, Happening::Spawned(attempt, task, step, number));
+        }
+    }
+
+    fn signal(&mut self, attempt: AttemptRef, signal: Signal) {
+        self.check.signalled(attempt, signal, self.at);
+        let Some(process) = self.processes.get(&(attempt.slot, attempt.generation)) else { return };
+        let (run, behaviour) = (process.run, process.behaviour);
+        let obeys = match signal {
+            Signal::Terminate => !behaviour.ignores_term && !behaviour.unkillable,
+            Signal::Kill => !behaviour.unkillable,
+        };
+        if obeys {
+            let delay = self.latency();
+            self.later(delay, Happening::Exit(attempt, run));
+        }
+    }
+
+    fn latency(&mut self) -> u64 {
+        match self.random.below(50) {
+            0 => self.random.below(3_000 * MS),
+            _ => self.random.below(5 * MS),
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.syncing || self.urgent <= self.announced {
+            return;
+        }
+        let seq = self.disk.last().map_or(0, |stored| stored.seq);
+        self.syncing = true;
+        let delay = self.latency();
+        self.later(delay, Happening::Synced(seq));
+    }
+
+    pub fn hear(&mut self) {
+        if self.host_deaf {
+            return;
+        }
+        while let Some(event) = self.machine.poll_event() {
+            match event {
+                Event::Answer(answer) => {
+                    self.note(answer.token);
+                    self.check.answered(&answer);
+                }
+                Event::Changed(_) | Event::Drained => {}
+                Event::Continue { task, .. } => {
+                    let accepted = self.machine.view(task).map_or(0, |view| view.accepted_seq);
+                    let delay = self.latency();
+                    self.later(delay, Happening::Extend(task, accepted));
+                }
+                Event::Result(task) => {
+                    let view = self.machine.view(task).expect("a result is of a live task");
+                    let key = self.keys[&view.accepted_seq];
+                    self.note(view.outcome as u64);
+                    let steps: Vec<_> = self.machine.outcomes(task).collect();
+                    self.check.result(&self.plans[&key], view.outcome, &steps, view.flags.unreaped);
+                    let delay = self.latency();
+                    self.later(delay, Happening::Delivered(task));
+                }
+            }
+        }
+    }
+
+    // --- crashes --------------------------------------------------------------------------------
+
+    /// The agent dies; with the power, if `power`. Every process of it goes too.
+    pub fn crash(&mut self, power: bool) {
+        self.crashes += 1;
+        let unsynced = (self.disk.len() - self.synced) as u64;
+        let kept = self.synced + usize::try_from(self.random.below(unsynced + 1)).expect("small");
+        self.disk.truncate(kept);
+        self.queue.clear();
+        self.happenings.clear();
+        self.processes.clear();
+        self.dead.clear();
+        self.check.crashed();
+        self.syncing = false;
+        let pause_ms = self.random.below(5_000);
+        self.wall_ms += pause_ms;
+        if power {
+            (self.at, self.boot) = (1 + self.random.below(1000) * MS, self.boot + 1);
+            self.trusted = !self.random.one_in(4);
+        } else {
+            self.at += pause_ms * MS;
+        }
+        // What survived is what the next start reads, and so as good as synced.
+        self.synced = self.disk.len();
+        self.announced = self.disk.last().map_or(0, |stored| stored.seq);
+        self.urgent = self.announced;
+        let seed = self.random.next();
+        self.machine = Machine::new(self.limits, seed, self.now()).expect("as before");
+        for stored in &self.disk {
+            let replayed = self.machine.replay(stored.seq, stored.task, stored.kind, &stored.bytes);
+            replayed.expect("what was written can be read");
+        }
+        self.forget_lost_extensions();
+        self.check.survived(self.disk.iter().map(|stored| stored.seq));
+        self.machine.recovered(self.now());
+        self.perform();
+        self.hear();
+    }
+
+    /// Steps whose addition was not on disk are not part of their plan any more.
+    fn forget_lost_extensions(&mut self) {
+        let mut counts = BTreeMap::<u64, usize>::new();
+        for stored in &self.disk {
+            match Record::decode(stored.kind, &stored.bytes) {
+                Ok((Record::Accepted(a), ..)) => {
+                    counts.insert(stored.task, a.steps as usize);
+                }
+                Ok((Record::Extended { steps, .. }, ..)) => {
+                    *counts.entry(stored.task).or_default() += steps as usize;
+                }
+                _ => {}
+            }
+        }
+        for (task, count) in counts {
+            if let Some(plan) = self.keys.get(&task).and_then(|key| self.plans.get_mut(key)) {
+                plan.steps.truncate(count);
+            }
+        }
+    }
+
+    pub fn quiet(&self) -> bool {
+        self.machine.tasks().next().is_none()
+    }
+}
+
+pub fn random_step(random: &mut Random, index: usize, finally: bool) -> PlannedStep {
+    let stop = random.one_in(2);
+    let when = match (index, random.below(6)) {
+        (0, _) => When::Always,
+        (_, 0) => When::Outcome {
+            step: u8::try_from(random.below(index as u64)).unwrap_or(0),
+            outcome: if random.one_in(2) { Outcome::Succeeded } else { Outcome::Failed },
+            negate: random.one_in(2),
+        },
+        (_, 1) => When::ExitCode {
+            step: u8::try_from(random.below(index as u64)).unwrap_or(0),
+            code: i32::try_from(random.below(3)).unwrap_or(0),
+            negate: random.one_in(2),
+        },
+        _ => When::Always,
+    };
+    PlannedStep {
+        header: StepHeader {
+            finally,
+            stop,
+            guarded: random.one_in(3),
+            reboot: stop && random.one_in(10),
+            schedule_to_start_ms: if random.one_in(5) { 500 } else { 0 },
+            when,
+        },
+        spec: Spec {
+            start_to_close_ms: 1 + u32::try_from(random.below(500)).unwrap_or(0),
+            heartbeat_ms: if random.one_in(4) { 60 } else { 0 },
+            grace_ms: u32::try_from(random.below(100)).unwrap_or(0),
+            maximum_attempts: if random.one_in(2) { 1 } else { 3 },
+            before_exec_only: stop,
+            initial_interval_ms: 10,
+            backoff_milli: 2000,
+            maximum_interval_ms: 1000,
+            jitter_milli: 250,
+        },
+        seed: random.next(),
+    }
+}
+
+pub fn random_plan(random: &mut Random, number: u64, wall_ms: u64) -> Plan {
+    let main = 1 + random.below(5) as usize;
+    let finally = random.below(3) as usize;
+    let steps =
+        (0..main + finally).map(|index| random_step(random, index, index >= main)).collect();
+    Plan {
+        key: u128::from(number) << 64 | 7,
+        digest: random.next(),
+        source: random.below(3),
+        expires_ms: wall_ms + 86_400_000,
+        close_ms: if random.one_in(3) { 200 + random.below(1500) } else { 0 },
+        finally_ms: 300,
+        priority: i8::try_from(random.below(5)).unwrap_or(0) - 2,
+        additions: if random.one_in(3) { 6 } else { 0 },
+        steps,
+    }
+}
