@@ -130,7 +130,6 @@ impl Machine {
         let seq = self.append(slot, record, Attached::None, step.header.stop);
         let durable = self.durable_seq;
         let task = self.task(slot);
-        task.flags.in_flight = true;
         if step.header.stop {
             task.awaited_seq = seq;
         }
@@ -330,7 +329,6 @@ impl Machine {
             self.release_attempt(slot);
             let now = self.now.at;
             let task = self.task(slot);
-            task.flags.in_flight = false;
             task.suspicions = 0;
             (task.state, task.phase_at) = (State::Backoff, now.after_ms(delay));
             return;
@@ -411,7 +409,6 @@ impl Machine {
         self.release_attempt(slot);
         let at = self.arena.tasks[slot as usize].current as usize;
         self.arena.steps[at].attempts = self.arena.steps[at].attempts.saturating_sub(1);
-        self.task(slot).flags.in_flight = false;
         self.queue(slot);
     }
 
@@ -432,7 +429,6 @@ impl Machine {
         let found = &mut self.arena.steps[task.current as usize];
         (found.outcome, found.code) = (end.outcome, end.code);
         let task = self.task(slot);
-        task.flags.in_flight = false;
         task.suspicions = 0;
         task.phase_at = Instant::NEVER;
         if task.ending != Outcome::None {

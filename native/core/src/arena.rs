@@ -57,7 +57,7 @@ pub struct Task {
 pub struct TaskFlags {
     /// The outcome is fixed; only finally steps run.
     pub finally: bool,
-    /// The step at hand was started and has not ended, as far as the journal tells.
+    /// Read back: the step at hand was started and has not ended.
     pub in_flight: bool,
     /// Its result was handed to the host.
     pub reported: bool,

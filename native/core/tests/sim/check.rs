@@ -11,6 +11,8 @@ struct Known {
     accepted: bool,
     outcome: Option<Outcome>,
     cancel_asked: bool,
+    /// Wall time of its acceptance, while all time since then can be told.
+    since_ms: Option<u64>,
     /// How often each step's program was started, over all lives of the agent.
     starts: BTreeMap<u8, u32>,
     /// Attempts that the records tell of, per step.
@@ -91,7 +93,21 @@ impl Checker {
         self.known.get(&key).is_some_and(|known| known.outcome.is_some())
     }
 
-    pub fn recorded(&mut self, record: &Record, key: Option<u128>) {
+    /// The clock of the whole goes on over restarts, as far as time can be told.
+    pub fn within_its_clock(&self, plan: &Plan, wall_ms: u64) {
+        let since = self.known[&plan.key].since_ms;
+        let late = since.is_some_and(|since| wall_ms > since + plan.close_ms + 1);
+        assert!(plan.close_ms == 0 || !late, "a start of {:x} after its clock ran out", plan.key);
+    }
+
+    pub fn time_lost(&mut self) {
+        self.known.values_mut().for_each(|known| known.since_ms = None);
+    }
+
+    pub fn recorded(&mut self, record: &Record, key: Option<u128>, wall_ms: u64) {
+        if let Record::Accepted(accepted) = record {
+            self.known.entry(accepted.key).or_default().since_ms = Some(wall_ms);
+        }
         let Some(known) = key.and_then(|key| self.known.get_mut(&key)) else { return };
         if let Record::Tried { step, attempt, .. } = *record {
             known.attempts.insert(step, attempt);

@@ -394,7 +394,7 @@ impl World {
                     let used = self.machine.encode(task, &record, &mut bytes);
                     bytes.truncate(used);
                     self.note(seq ^ (u64::from(record.kind()) << 56));
-                    self.check.recorded(&record, self.keys.get(&task).copied());
+                    self.check.recorded(&record, self.keys.get(&task).copied(), self.wall_ms);
                     if let Record::Accepted(accepted) = record {
                         self.keys.insert(seq, accepted.key);
                     }
@@ -445,6 +445,9 @@ impl World {
         let durable: Vec<_> = synced
             .filter_map(|s| Record::decode(s.kind, &s.bytes).ok().map(|(record, ..)| record))
             .collect();
+        if !header.finally {
+            self.check.within_its_clock(plan, self.wall_ms);
+        }
         self.check.asked_to_start(key, step, &header, number, &durable, host);
         self.check.clock(attempt, key, self.at + u64::from(spec.start_to_close_ms) * MS);
         self.note(u64::from(step) << 8 | u64::from(number));
@@ -535,7 +538,11 @@ impl World {
         self.wall_ms += pause_ms;
         if power {
             (self.at, self.boot) = (1 + self.random.below(1000) * MS, self.boot + 1);
+            let before = self.trusted;
             self.trusted = !self.random.one_in(4);
+            if !(before && self.trusted) {
+                self.check.time_lost();
+            }
         } else {
             self.at += pause_ms * MS;
         }
