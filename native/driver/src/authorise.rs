@@ -74,7 +74,7 @@ impl<'a> Gate<'a> {
         };
         let Some(tool) = table.tools.get(&step.tool) else {
             let text = format!(
-                "cannot run step '{}': tool '{}' is not declared (refused; {} says where tools are)",
+                "cannot run step '{}': tool '{}' is not declared (refused; see {})",
                 step.name, step.tool, table.policy_file
             );
             return Err(refusal("unknown_tool", text));

@@ -44,8 +44,8 @@ pub struct Plan {
     pub expires_at_ms: u64,
     /// Timeout of the whole task, in milliseconds.
     pub schedule_to_close_ms: u32,
-    /// Higher goes first.
-    pub priority: i32,
+    /// Higher goes first: -100 to 100.
+    pub priority: i8,
     /// What extensions may add.
     pub ceilings: Ceilings,
     /// At most 32 steps; a step's index is its position here.
@@ -144,6 +144,10 @@ pub struct Limits {
     pub memory_bytes: Option<u64>,
     /// Output spooled to its log, at least 1.
     pub output_bytes: Option<u64>,
+    /// Processes and threads at once, at least 1.
+    pub pids: Option<u32>,
+    /// Processor time per time, in thousandths of one processor, at least 1.
+    pub cpu_milli: Option<u32>,
 }
 
 /// How a step ended.
@@ -228,9 +232,22 @@ impl TryFrom<RawWhen> for When {
 }
 
 /// Steps that a running task adds to itself: main steps only, indexes continue the plan's.
+///
+/// The fields beside `steps` are optional: they say which plan is meant, and must fit it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Extension {
+    /// Version of this form; 1.
+    #[serde(rename = "plan")]
+    pub version: Option<u8>,
+    /// The task.
+    pub id: Option<String>,
+    /// Its source.
+    pub source: Option<String>,
+    /// Index of the step whose result asked for the new ones.
+    pub after: Option<u8>,
+    /// What may still be added afterwards; the plan keeps its own count and never trusts this.
+    pub ceilings: Option<Ceilings>,
     /// At least one step.
     pub steps: Vec<Step>,
     #[serde(skip)]
@@ -260,42 +277,54 @@ impl Plan {
     /// Refusals: `plan_too_long`, `plan_invalid`, and `extension_above_ceiling`, which names the
     /// ceiling.
     pub fn extend(&mut self, extension: Extension) -> Result<(), Refusal> {
-        let added = self.added + extension.steps.len();
-        let over = |cause: String| {
-            let text = format!(
-                "cannot extend task '{}': {cause} (the steps are refused)",
-                self.id
-            );
-            refusal("extension_above_ceiling", text)
+        let refused = |code, cause: String| {
+            let head = format!("cannot extend task '{}'", self.id);
+            refusal(code, format!("{head}: {cause} (the steps are refused)"))
         };
+        self.check_meant(&extension)
+            .map_err(|cause| refused("plan_invalid", cause))?;
+        let added = self.added + extension.steps.len();
         if added > self.ceilings.steps {
-            return Err(over(format!(
-                "{added} added steps exceed its {}",
+            let cause = format!(
+                "{added} added steps exceed its ceiling {}",
                 self.ceilings.steps
-            )));
+            );
+            return Err(refused("extension_above_ceiling", cause));
         }
-        for step in &extension.steps {
-            if !self.ceilings.tools.contains(&step.tool) {
-                return Err(over(format!(
-                    "its ceilings lack tool '{}'",
-                    brief(&step.tool)
-                )));
-            }
+        let foreign = |step: &&Step| !self.ceilings.tools.contains(&step.tool);
+        if let Some(step) = extension.steps.iter().find(foreign) {
+            let cause = format!("its ceilings do not name tool '{}'", brief(&step.tool));
+            return Err(refused("extension_above_ceiling", cause));
         }
         check_size(self.bytes + extension.bytes)?;
-        let before = self.steps.len();
-        self.steps.extend(extension.steps);
-        if let Err(cause) = self.check_steps(before) {
-            self.steps.truncate(before);
-            let text = format!(
-                "cannot extend task '{}': {cause} (the steps are refused)",
-                self.id
-            );
-            return Err(refusal("plan_invalid", text));
-        }
-        self.added = added;
-        self.bytes += extension.bytes;
+        let mut extended = self.clone();
+        extended.steps.extend(extension.steps);
+        extended
+            .check_steps(self.steps.len())
+            .map_err(|cause| refused("plan_invalid", cause))?;
+        extended.added = added;
+        extended.bytes += extension.bytes;
+        *self = extended;
         Ok(())
+    }
+
+    /// Whether an extension is of this very plan, as far as it says.
+    fn check_meant(&self, extension: &Extension) -> Result<(), String> {
+        require(
+            extension.version.is_none_or(|version| version == 1),
+            "its version is not 1",
+        )?;
+        let same = extension.id.as_ref().is_none_or(|id| *id == self.id)
+            && extension
+                .source
+                .as_ref()
+                .is_none_or(|source| *source == self.source);
+        require(same, "the extension is of another task")?;
+        let after = extension.after.map(usize::from);
+        require(
+            after.is_none_or(|step| step < self.steps.len()),
+            "it has no such step",
+        )
     }
 
     fn check(&self) -> Result<(), String> {
@@ -307,6 +336,10 @@ impl Plan {
         require(
             is_clock(self.schedule_to_close_ms),
             "schedule_to_close_ms is out of range",
+        )?;
+        require(
+            self.priority.unsigned_abs() <= 100,
+            "its priority is not -100 to 100",
         )?;
         let few = self.ceilings.steps <= STEPS_MAX && self.ceilings.tools.len() <= STEPS_MAX;
         require(few, "a ceiling is above 32")?;

@@ -44,6 +44,10 @@ pub struct Spec {
     pub memory_bytes: Option<u64>,
     /// Output spooled to its log.
     pub output_bytes: u64,
+    /// Processes and threads at once; `None` leaves them to the containment.
+    pub pids: Option<u32>,
+    /// Thousandths of one processor; `None` leaves it to the scheduler.
+    pub cpu_milli: Option<u32>,
 }
 
 /// Decides what to do with step `step` of a journaled task; `prior` holds the ends of earlier steps
@@ -129,5 +133,7 @@ fn spec(table: &Table, plan: &Plan, index: usize) -> Spec {
             .memory_bytes
             .or(ceilings.and_then(|bounds| bounds.memory_bytes)),
         output_bytes: output.unwrap_or(OUTPUT_BYTES),
+        pids: step.limits.pids,
+        cpu_milli: step.limits.cpu_milli,
     }
 }

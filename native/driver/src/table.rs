@@ -31,15 +31,15 @@
 //!   one element or, when the parameter has no value, none. The first is an absolute path, literal.
 //!   Every parameter must occur in it.
 //! - `program`: of `python` an absolute file, of `native` the tool's name, else absent.
-//! - `params` (optional): name to [`Parameter`], at most 64. `exec`, `shell`, `sleep`, `publish` and
-//!   `reboot` bring their own, see [`Executor`]; a declaration may only narrow those.
+//! - `params` (optional): name to [`Parameter`], at most 64. `exec`, `shell`, `sleep`, `publish`
+//!   and `reboot` bring their own, see [`Executor`]; a declaration may only narrow those.
 //! - `environment` (optional): name to value, beside or instead of `PATH`, `HOME` and `LANG`.
 //! - `secrets` (optional): environment name to absolute file, read at each start.
 //! - `user` (optional): login name; absent keeps the agent's own.
 //! - `hosts` (optional): of a `native` only, `HOST:PORT` or `HOST:*` that it may contact; empty
 //!   denies all.
-//! - `ceilings` (optional): `start_to_close_ms`, `memory_bytes`, `output_bytes`, each optional. Where
-//!   a step sets no limit, the ceiling is its limit.
+//! - `ceilings` (optional): `start_to_close_ms`, `memory_bytes`, `output_bytes`, each optional.
+//!   Where a step sets no limit, the ceiling is its limit.
 //! - `on_interruption`: `stop` or `rerun`: a step must say the same; `any`: either.
 //! - `heartbeat` (optional, false): it writes to descriptor 3, so a heartbeat clock makes sense.
 //! - `origin`: `FILE:LINE` of the declaration.
