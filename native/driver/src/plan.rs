@@ -392,11 +392,10 @@ impl Step {
             && is_clock(clocks.grace_ms)
             && optional.into_iter().flatten().all(is_clock);
         require(in_range, "a clock is out of range")?;
-        let limits = [self.limits.memory_bytes, self.limits.output_bytes];
-        require(
-            limits.into_iter().flatten().all(|limit| limit > 0),
-            "a limit is zero",
-        )?;
+        let limits = &self.limits;
+        let zero = [limits.memory_bytes, limits.output_bytes].contains(&Some(0))
+            || [limits.pids, limits.cpu_milli].contains(&Some(0));
+        require(!zero, "a limit is zero")?;
         self.retry.check()?;
         let once = !self.stop || self.retry.maximum_attempts == 1;
         let safe = once || self.retry.on == RetryOn::BeforeExec;
