@@ -33,10 +33,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub(crate) fn work(gate: &Gate, inputs: Map<String, Value>) -> Result<Work, Refusal> {
     match gate.tool.executor {
         Executor::Process => process(gate, &inputs),
-        Executor::Native => {
-            let stdin = json!({"input": inputs, "hosts": gate.tool.hosts}).to_string();
-            program(gate, &gate.table.native, stdin)
-        }
+        Executor::Native => native(gate, &inputs),
         Executor::Python => program(gate, &gate.table.worker, Value::Object(inputs).to_string()),
         Executor::Exec => exec(gate, &inputs),
         Executor::Shell => shell(gate, &inputs),
@@ -74,6 +71,20 @@ fn process(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
     }
     check_arguments(gate, &argv)?;
     Ok(launch(gate, argv, None, BTreeMap::new()))
+}
+
+/// A tool of ours opens files beneath their directory with the kernel's help, so it is told which.
+fn native(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
+    let directory = gate.table.directory(gate.plan);
+    let mut beneath = Map::new();
+    for (name, parameter) in &gate.tool.params {
+        if let Kind::Path { beneath: root } = &parameter.kind {
+            let root = root.as_deref().unwrap_or(&directory);
+            beneath.insert(name.clone(), root.into());
+        }
+    }
+    let stdin = json!({"input": inputs, "hosts": gate.tool.hosts, "beneath": beneath});
+    program(gate, &gate.table.native, stdin.to_string())
 }
 
 fn program(gate: &Gate, prefix: &[String], stdin: String) -> Result<Work, Refusal> {

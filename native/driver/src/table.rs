@@ -128,7 +128,8 @@ pub struct Tool {
 pub enum Executor {
     /// The declared argv.
     Process,
-    /// The project's own tool named by `program`; its stdin is `{"input": ..., "hosts": [...]}`.
+    /// The project's own tool named by `program`; its stdin is `{"input": {...}, "hosts": [...],
+    /// "beneath": {...}}`, the last giving the directory of each `path` parameter by its name.
     Native,
     /// The operator's Python file `program`; its stdin is the input.
     Python,
@@ -405,10 +406,10 @@ impl Tool {
     }
 }
 
-/// Whether a text may name an environment variable; `LIMPET_FD` is the spawner's own.
+/// Whether a text may name an environment variable; `LIMPET_...` are the spawner's own.
 pub(crate) fn is_variable(name: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let short = (1..=64).contains(&name.len()) && name != "LIMPET_FD";
+    let short = (1..=64).contains(&name.len()) && !name.starts_with("LIMPET_");
     short && !name.starts_with(|first: char| first.is_ascii_digit()) && name.bytes().all(plain)
 }
 

@@ -159,8 +159,11 @@ fn tools_of_ours_read_their_input() {
     let input = json!({"url": "https://fleet.lan/a", "to": "./a"});
     let fetch = launched(&policy(), step("s", "fetch", input));
     assert_eq!(fetch.argv, ["/usr/bin/limpet-tool", "fetch"]);
-    let wanted = json!({"hosts": ["fleet.lan:443"], "input": {
-        "to": "/var/lib/limpet/tasks/ops.app-1/a", "url": "https://fleet.lan/a"}});
+    let wanted = json!({
+        "hosts": ["fleet.lan:443"],
+        "beneath": {"to": "/var/lib/limpet/tasks/ops.app-1"},
+        "input": {"to": "/var/lib/limpet/tasks/ops.app-1/a", "url": "https://fleet.lan/a"},
+    });
     assert_eq!(json_of(fetch.stdin), wanted);
     let python = launched(&policy(), step("s", "plan", json!({"goal": [1]})));
     assert_eq!(
