@@ -234,6 +234,14 @@ impl Machine {
         })
     }
 
+    /// The task that a live attempt belongs to.
+    #[must_use]
+    pub fn task_of_attempt(&self, attempt: AttemptRef) -> Option<TaskRef> {
+        let found = self.arena.attempts.get(attempt.slot as usize)?;
+        let own = found.live && found.generation == attempt.generation && found.task != NONE;
+        own.then(|| self.arena.task_ref(found.task))
+    }
+
     /// References to all live tasks, in slot order.
     pub fn tasks(&self) -> impl Iterator<Item = TaskRef> + '_ {
         let live = |slot: &u16| self.arena.tasks[*slot as usize].state != State::Free;

@@ -1,12 +1,41 @@
 //! Everything of limpet that touches the world: threads, processes, files, sockets and the C ABI.
+//!
+//! # Map
+//!
+//! | What | Where |
+//! | --- | --- |
+//! | from a compiled task to something that may start | [`plan`], [`expand`], [`authorise`], [`prepare`] |
+//! | policy | [`table`] |
+//! | processes | [`launch`], [`spawn`], [`containment`], [`output`] |
+//! | the disk | [`store`], [`history`] |
+//! | threads | [`threads`], [`driver`] |
+//! | the host | [`host`], [`intake`], [`verdict`], [`ffi`], [`guard`] |
+//! | the broker's connection | [`uplink`] |
 
 pub mod authorise;
+pub mod clock;
+pub mod containment;
+pub mod driver;
 pub mod executor;
 pub mod expand;
+pub mod ffi;
 pub mod frame;
+pub mod guard;
+pub mod history;
+pub mod host;
+pub mod intake;
 pub mod launch;
+pub mod names;
+pub mod output;
 pub mod parameter;
 pub mod plan;
 pub mod prepare;
+pub mod settings;
+pub mod spawn;
+pub mod store;
 pub mod table;
 pub mod template;
+pub mod threads;
+pub mod uplink;
+pub mod verdict;
+pub mod wake;

@@ -43,7 +43,9 @@ pub struct Plan {
     /// When the task is stale, in milliseconds since 1970.
     pub expires_at_ms: u64,
     /// Timeout of the whole task, in milliseconds.
-    pub schedule_to_close_ms: u32,
+    pub schedule_to_close_ms: Option<u32>,
+    /// Timeout of all finally steps together, in milliseconds.
+    pub finally_ms: u32,
     /// Higher goes first: -100 to 100.
     pub priority: i8,
     /// What extensions may add.

@@ -1,0 +1,255 @@
+//! Opening and closing: reads the journal into a machine, starts the threads, ends them again.
+
+use crate::clock::{Clock, monotonic};
+use crate::containment::{Containment, become_subreaper};
+use crate::host::{Outbound, Request};
+use crate::names;
+use crate::settings::{Containing, Settings};
+use crate::store::{Options, Recovered, Store};
+use crate::table::Table;
+use crate::threads::inbox::Patient;
+use crate::threads::timer::{Inbox, Message, Owner, Parts, Timer};
+use crate::threads::{journal, spawner};
+use limpet_core::machine::Stats;
+use limpet_core::record::Record;
+use limpet_core::Machine;
+use rustix::rand::{GetRandomFlags, getrandom};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::{Builder, JoinHandle};
+
+/// Stack of each thread: no recursion deeper than a bounded JSON document.
+const STACK_BYTES: usize = 512 * 1024;
+/// Messages on their way to the journal or the spawner before the timer keeps them itself.
+const RING_MAX: usize = 256;
+
+/// What opening found, for whoever wants to know.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Opened {
+    /// There was no journal before.
+    pub created: bool,
+    /// Records read.
+    pub records: u64,
+    /// Bytes of an unfinished write.
+    pub torn_bytes: u64,
+    /// Gaps in the sequence of records.
+    pub gaps: u64,
+    /// Where damaged segments are kept.
+    pub quarantined: Vec<String>,
+    /// Live tasks found.
+    pub tasks: usize,
+    /// Processes of an earlier run that were still alive, and were killed.
+    pub leftovers: u32,
+    /// What finds descendants.
+    pub containment: &'static str,
+    /// Bytes of the machine's arena.
+    pub arena_bytes: usize,
+}
+
+/// A running driver.
+pub struct Driver {
+    /// Its policy.
+    pub table: Arc<Table>,
+    /// Events for the host.
+    pub host: Outbound,
+    /// What opening found.
+    pub opened: Opened,
+    timer: Inbox,
+    stats: Arc<Mutex<Stats>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Driver {
+    /// Reads the journal, ends what an earlier run left behind, starts the threads.
+    ///
+    /// # Errors
+    /// A sentence that names what is wrong and what happens next.
+    pub fn open(settings: &Settings) -> Result<Driver, String> {
+        let table = Table::parse(settings.table.to_string().as_bytes())?;
+        let table = Arc::new(table);
+        let clock = Clock::new(&settings.boot_id_file, settings.clock)?;
+        let instance = instance(&settings.state_directory)?;
+        let limits = settings.limits.limits(settings.segment_bytes);
+        let mut machine = Machine::new(limits, random(), clock.now())?;
+        let mut opened = Opened { arena_bytes: limits.arena_bytes(), ..Opened::default() };
+        let mut owners = vec![Owner::default(); limits.tasks as usize];
+        let directory = settings.state_directory.join("journal");
+        let store =
+            replay(&directory, settings.segment_bytes, &mut machine, &mut owners, &mut opened)?;
+        let containment = Arc::new(match settings.containment {
+            Containing::Auto => Containment::probe(&instance),
+            Containing::Marker => Containment::marker_only(&instance),
+        });
+        become_subreaper().map_err(|cause| failed("become a subreaper", &cause))?;
+        opened.containment = containment.tier();
+        let swept = containment.sweep_leftovers();
+        opened.leftovers = swept.killed;
+        if swept.remaining > 0 {
+            return Err(format!(
+                "cannot end {} processes of an earlier run: they do not die (no task is replayed)",
+                swept.remaining
+            ));
+        }
+        machine.recovered(clock.now());
+        opened.tasks = machine.tasks().count();
+        let host = Outbound::new().map_err(|cause| failed("make a descriptor", &cause))?;
+        let (timer, messages) = Inbox::new().map_err(|cause| failed("make a descriptor", &cause))?;
+        let stats = Arc::new(Mutex::new(Stats::default()));
+        let (to_journal, journal_orders) = Patient::new(RING_MAX);
+        let (to_spawner, spawner_orders) = Patient::new(RING_MAX);
+        let parts = Parts {
+            machine,
+            owners,
+            clock,
+            messages,
+            wake: timer.wake.clone(),
+            host: host.clone(),
+            journal: to_journal,
+            spawner: to_spawner,
+            instance,
+            containment: containment.tier(),
+            stats: Arc::clone(&stats),
+        };
+        let state = Timer::new(parts, limits.attempts)
+            .map_err(|cause| failed("make a descriptor", &cause))?;
+        let keeper = journal::Journal::new(store, Arc::clone(&table), timer.clone(), host.clone());
+        let inbox = timer.clone();
+        let threads = vec![
+            thread("limpet-spawner", move || spawner::run(&containment, &inbox, &spawner_orders))?,
+            thread("limpet-journal", move || keeper.run(&journal_orders))?,
+            thread("limpet-timer", move || state.run())?,
+        ];
+        Ok(Driver { table, host, opened, timer, stats, threads })
+    }
+
+    /// Hands a request to the timer; returns it when there is no room just now.
+    ///
+    /// # Errors
+    /// The request.
+    pub fn request(&self, request: Request) -> Result<(), Request> {
+        match self.timer.try_send(Message::Request(request)) {
+            Err(Message::Request(request)) => Err(request),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tells the timer that the host's queue has room again.
+    pub fn polled(&self) {
+        self.timer.wake.wake();
+    }
+
+    /// Counters of the machine, a moment old.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        *self.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Whether a thread has ended although nobody asked it to: it panicked.
+    #[must_use]
+    pub fn broken(&self) -> bool {
+        self.threads.iter().any(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.timer.send(Message::Close);
+        // Timer first: the others end when it has told them.
+        while let Some(thread) = self.threads.pop() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn replay(
+    directory: &Path,
+    segment_bytes: u64,
+    machine: &mut Machine,
+    owners: &mut [Owner],
+    opened: &mut Opened,
+) -> Result<Store, String> {
+    let options = Options { segment_bytes, instance: random() };
+    let mut trouble = None;
+    let mut visit = |recovered: Recovered<'_>| match recovered {
+        Recovered::Record { task, seq, kind, payload } => {
+            if trouble.is_some() {
+                return;
+            }
+            if let Err(cause) = machine.replay(seq, task, kind, payload) {
+                trouble = Some(format!(
+                    "cannot replay record {seq} of the journal: {cause:?} (the agent does not start)"
+                ));
+            } else if let Some(owner) = owner_of(kind, payload) {
+                let accepted = |task: &limpet_core::message::TaskRef| {
+                    machine.view(*task).is_some_and(|view| view.accepted_seq == seq)
+                };
+                if let Some(task) = machine.tasks().find(accepted) {
+                    owners[task.slot as usize] = owner;
+                }
+            }
+        }
+        Recovered::Gap { .. } => {
+            opened.gaps += 1;
+            machine.replay_gap();
+        }
+    };
+    let (store, report) =
+        Store::open(directory, &options, &mut visit).map_err(|cause| cause.to_string())?;
+    opened.created = report.created;
+    opened.records = report.records;
+    opened.torn_bytes = report.torn_bytes;
+    opened.quarantined = report.quarantined.iter().map(|path| path.display().to_string()).collect();
+    trouble.map_or(Ok(store), Err)
+}
+
+#[derive(serde::Deserialize)]
+struct PlanOwner {
+    id: String,
+    source: String,
+}
+
+fn owner_of(kind: u8, payload: &[u8]) -> Option<Owner> {
+    let (record, _, _, attached) = Record::decode(kind, payload).ok()?;
+    if !matches!(record, Record::Accepted(_)) {
+        return None;
+    }
+    let PlanOwner { id, source } = serde_json::from_slice(attached).ok()?;
+    Some(Owner { id, source })
+}
+
+/// The stable id of a state directory: random, made once.
+fn instance(directory: &Path) -> Result<String, String> {
+    let file = directory.join("instance");
+    let plain = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if let Ok(text) = std::fs::read_to_string(&file)
+        && plain(text.trim())
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let id = format!("{:016x}", random());
+    std::fs::write(&file, &id).map_err(|cause| {
+        format!("cannot write {}: {cause} (the agent does not start)", file.display())
+    })?;
+    Ok(id)
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    match getrandom(&mut bytes, GetRandomFlags::empty()) {
+        Ok(8) => u64::from_le_bytes(bytes),
+        // Only a kernel without random numbers comes here; ids then differ by time.
+        _ => monotonic().0 ^ names::source("limpet"),
+    }
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(run)
+        .map_err(|cause| failed("start a thread", &cause))
+}
+
+fn failed(what: &str, cause: &dyn std::fmt::Display) -> String {
+    format!("cannot {what}: {cause} (the agent does not start)")
+}

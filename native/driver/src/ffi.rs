@@ -1,0 +1,431 @@
+//! The C ABI: a handle, batches in, batches out, an event descriptor. Each function translates and nothing
+//! else.
+//!
+//! Rules: every function returns a [`Status`]; outputs come last and are written only with `Ok`; a batch has
+//! one result per item; the caller owns all memory and the core keeps no pointer after return; integers have
+//! a fixed width; variable data is JSON or bytes in one blob per batch, as (offset, length).
+
+use crate::driver::Driver;
+use crate::export;
+use crate::guard::{Status, error, last_error};
+use crate::host::{Request, Told};
+use crate::names::{unpack_attempt, unpack_task};
+use crate::settings;
+use crate::uplink::{LinkRecord, Uplink};
+use crate::{frame, intake, names};
+use limpet_core::message::Exit;
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::sync::atomic::AtomicBool;
+
+/// Version of this ABI: major in the upper half. A host that was built for another major must not go on.
+pub const ABI_VERSION: u32 = 1 << 16;
+
+/// The core, opaque to the host.
+pub struct Core {
+    pub(crate) poisoned: AtomicBool,
+    driver: Driver,
+    uplink: Uplink,
+}
+
+/// One thing the host asks for. Fields that an operation does not name are zero.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct LimpetItem {
+    /// One of `LIMPET_SUBMIT` and so on.
+    pub op: u32,
+    /// Bits, by operation.
+    pub flags: u32,
+    /// Returned with the answer.
+    pub token: u64,
+    /// A task or an attempt, as an event named it.
+    pub target: u64,
+    /// A number, by operation.
+    pub value: u64,
+    /// Where its text begins in the blob.
+    pub offset: u32,
+    /// Bytes of its text.
+    pub length: u32,
+    /// SHA-256 of the message's body.
+    pub digest: [u8; 32],
+}
+
+/// One thing the host hears.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct LimpetEvent {
+    /// One of `LIMPET_ANSWER` and so on.
+    pub kind: u32,
+    /// A verdict, a stage, a step: by kind.
+    pub code: u32,
+    /// Whose answer it is, or the epoch of a connection.
+    pub token: u64,
+    /// A task or an attempt.
+    pub target: u64,
+    /// A number, by kind: the descriptor of a connection, or -1.
+    pub value: i64,
+    /// Where its text begins in the blob.
+    pub offset: u32,
+    /// Bytes of its text.
+    pub length: u32,
+}
+
+/// Accept a task: text is the compiled task, `digest` its body's, flag 1 waives the clock.
+pub const LIMPET_SUBMIT: u32 = 1;
+/// End a task: text is `{"id","source","by"}`, flag 1 allows tasks of others, `value` is an expiry in wall ms.
+pub const LIMPET_CANCEL: u32 = 2;
+/// Add steps: text is `{"plan","extensions","next"}`; `next` null refuses them.
+pub const LIMPET_EXTEND: u32 = 3;
+/// The result of `target` has reached the broker.
+pub const LIMPET_DELIVERED: u32 = 4;
+/// The host has done what attempt `target` asked: `value` is an exit code, text says what went wrong.
+pub const LIMPET_HOST_DONE: u32 = 5;
+/// Tell the state of every live task, then `LIMPET_LISTED`.
+pub const LIMPET_LIST: u32 = 6;
+/// Start nothing more; after `value` ms, stop what runs; then `LIMPET_DRAINED`.
+pub const LIMPET_DRAIN: u32 = 7;
+
+/// Answer to `token`: `code` is a verdict, `target` the task or all ones.
+pub const LIMPET_ANSWER: u32 = 1;
+/// Task `target` has changed.
+pub const LIMPET_CHANGED: u32 = 2;
+/// Task `target` is over; text is its history.
+pub const LIMPET_RESULT: u32 = 3;
+/// Attempt `target` wants something done; text says what.
+pub const LIMPET_WORK: u32 = 4;
+/// The result of step `code` of task `target` asks for steps.
+pub const LIMPET_CONTINUE: u32 = 5;
+/// Connection `token` is at stage `code`; `value` is the host's end when it is up.
+pub const LIMPET_LINK: u32 = 6;
+/// The list is complete.
+pub const LIMPET_LISTED: u32 = 7;
+/// Nothing runs any more and nothing will start.
+pub const LIMPET_DRAINED: u32 = 8;
+/// Something is wrong that the operator must know.
+pub const LIMPET_TROUBLE: u32 = 9;
+
+export! {
+    /// The version that this library was built with.
+    fn limpet_abi_version(version_out: *mut u32) {
+        write(version_out, ABI_VERSION)
+    }
+
+    /// Opens the core with a JSON document of settings; see `settings.rs`.
+    fn limpet_open(settings: *const u8, length: usize, core_out: *mut *mut Core) {
+        let Some(bytes) = slice(settings, length) else { return Status::Null };
+        if core_out.is_null() {
+            return Status::Null;
+        }
+        match open(bytes) {
+            Ok(core) => write(core_out, Box::into_raw(Box::new(core))),
+            Err(text) => error(Status::Failed, text),
+        }
+    }
+
+    /// Closes the core: what runs is killed, what is written is committed. Null is fine.
+    fn limpet_close(core: *mut Core) {
+        if !core.is_null() {
+            // SAFETY: it came from `limpet_open` and, as its last use, comes back here once.
+            drop(unsafe { Box::from_raw(core) });
+        }
+        Status::Ok
+    }
+
+    /// Checks a message's frame: where its body begins, and the body's SHA-256.
+    fn limpet_frame(
+        bytes: *const u8, length: usize, body_max: usize, offset_out: *mut u32, digest_out: *mut u8,
+    ) {
+        let Some(bytes) = slice(bytes, length) else { return Status::Null };
+        match frame::check(bytes, body_max) {
+            Ok(body) => {
+                let Ok(offset) = u32::try_from(body.offset) else { return Status::Invalid };
+                for (place, byte) in body.digest.iter().enumerate() {
+                    // SAFETY: the caller gives 32 bytes.
+                    unsafe { digest_out.add(place).write(*byte) };
+                }
+                write(offset_out, offset)
+            }
+            Err(refused) => error(Status::Refused, coded(refused.code, &refused.detail)),
+        }
+    }
+
+    /// The last error of this thread, cut to the buffer.
+    fn limpet_last_error(text_out: *mut u8, size: usize, length_out: *mut usize) {
+        copy_out(last_error().as_bytes(), text_out, size, length_out, true)
+    }
+}
+
+export! {
+    /// The descriptor that polls readable while there is something to poll. It stays the core's.
+    fn limpet_event_fd(core: handle, fd_out: *mut i32) {
+        write(fd_out, core.driver.host.wake.as_fd().as_raw_fd())
+    }
+
+    /// Hands in a batch; writes one status per item, each a number of `Status`.
+    fn limpet_submit(
+        core: handle, items: *const LimpetItem, count: u32, blob: *const u8, length: usize,
+        results_out: *mut u32,
+    ) {
+        let (Some(items), Some(blob)) = (slice(items, count as usize), slice(blob, length)) else {
+            return Status::Null;
+        };
+        if results_out.is_null() && count > 0 {
+            return Status::Null;
+        }
+        if core.driver.broken() {
+            panic!("a thread of the driver has ended");
+        }
+        for (place, item) in items.iter().enumerate() {
+            let status = submit(core, item, blob);
+            // SAFETY: the caller gives room for `count` results.
+            unsafe { results_out.add(place).write(status as u32) };
+        }
+        Status::Ok
+    }
+
+    /// Takes up to `events_max` events, whose texts fit `blob_size` bytes together.
+    fn limpet_poll(
+        core: handle, events_out: *mut LimpetEvent, events_max: u32, blob_out: *mut u8,
+        blob_size: usize, count_out: *mut u32,
+    ) {
+        if events_out.is_null() || blob_out.is_null() || count_out.is_null() {
+            return Status::Null;
+        }
+        // Quiet first: whatever comes from here on makes it readable again.
+        core.driver.host.wake.rest();
+        while let Some(record) = core.uplink.next_record() {
+            core.driver.host.push(link_told(record));
+        }
+        let (mut count, mut used, mut rest) = (0u32, 0usize, true);
+        while count < events_max {
+            let left = blob_size - used;
+            let (told, more) = core.driver.host.pop(|told| text_of(told).len() <= left);
+            let Some(told) = told else {
+                if more && count == 0 {
+                    return Status::TooSmall;
+                }
+                rest = more;
+                break;
+            };
+            let text = text_of(&told).to_owned();
+            // SAFETY: the caller gives `blob_size` bytes, of which `left` are free and enough.
+            unsafe { blob_out.add(used).copy_from_nonoverlapping(text.as_ptr(), text.len()) };
+            let (Ok(offset), Ok(length)) = (u32::try_from(used), u32::try_from(text.len())) else {
+                return Status::TooSmall;
+            };
+            // SAFETY: the caller gives room for `events_max` events.
+            unsafe { events_out.add(count as usize).write(event(told, offset, length)) };
+            used += text.len();
+            count += 1;
+        }
+        if rest {
+            core.driver.host.wake.wake();
+        }
+        if count > 0 {
+            core.driver.polled();
+        }
+        if core.driver.broken() {
+            panic!("a thread of the driver has ended");
+        }
+        write(count_out, count)
+    }
+
+    /// Connects to a broker: a JSON document as in `uplink.rs`. Replaces a connection that there is.
+    fn limpet_connect(core: handle, target: *const u8, length: usize, epoch_out: *mut u64) {
+        let Some(bytes) = slice(target, length) else { return Status::Null };
+        match settings::target(bytes) {
+            Ok(target) => write(epoch_out, core.uplink.connect(target)),
+            Err(text) => error(Status::Invalid, text),
+        }
+    }
+
+    /// Ends a connection.
+    fn limpet_disconnect(core: handle, epoch: u64) {
+        core.uplink.disconnect(epoch);
+        Status::Ok
+    }
+
+    /// Counters and what opening found, as JSON.
+    fn limpet_stats(core: handle, text_out: *mut u8, size: usize, length_out: *mut usize) {
+        let stats = core.driver.stats();
+        let text = serde_json::json!({
+            "inputs": stats.inputs, "accepted": stats.accepted, "attempts": stats.attempts,
+            "never": stats.never, "stale": stats.stale, "opened": core.driver.opened,
+        });
+        copy_out(text.to_string().as_bytes(), text_out, size, length_out, false)
+    }
+}
+
+fn open(bytes: &[u8]) -> Result<Core, String> {
+    let settings = serde_json::from_slice(bytes)
+        .map_err(|cause| format!("cannot read settings: {cause} (the agent does not start)"))?;
+    let driver = Driver::open(&settings)?;
+    let wake = driver.host.wake.clone();
+    let uplink = Uplink::start(Box::new(move || wake.wake()))
+        .map_err(|cause| format!("cannot start the uplink: {cause} (the agent does not start)"))?;
+    Ok(Core { poisoned: AtomicBool::new(false), driver, uplink })
+}
+
+fn link_told(record: LinkRecord) -> Told {
+    Told::Link {
+        epoch: record.epoch,
+        stage: record.stage as u32,
+        end: record.host_end,
+        text: coded(record.code, &record.detail),
+    }
+}
+
+fn submit(core: &Core, item: &LimpetItem, blob: &[u8]) -> Status {
+    let (start, end) = (item.offset as usize, item.offset as usize + item.length as usize);
+    let Some(text) = blob.get(start..end) else {
+        return error(Status::Invalid, "cannot read an item: its text is outside the blob");
+    };
+    match request(core, item, text) {
+        Ok(request) => core.driver.request(request).map_or(Status::Busy, |()| Status::Ok),
+        Err(status) => status,
+    }
+}
+
+fn request(core: &Core, item: &LimpetItem, text: &[u8]) -> Result<Request, Status> {
+    let table = &core.driver.table;
+    let refused = |refusal: crate::launch::Refusal| {
+        error(Status::Refused, coded(refusal.code, &refusal.detail))
+    };
+    Ok(match item.op {
+        LIMPET_SUBMIT => {
+            let waived = item.flags & 1 != 0;
+            let submission = intake::submission(table, item.token, &item.digest, waived, text);
+            Request::Submit(Box::new(submission.map_err(refused)?))
+        }
+        LIMPET_CANCEL => {
+            let asked: CancelText = parsed(text)?;
+            Request::Cancel {
+                token: item.token,
+                key: names::key(&asked.source, &asked.id),
+                source: names::source(&asked.by),
+                any: item.flags & 1 != 0,
+                expires_ms: item.value,
+            }
+        }
+        LIMPET_EXTEND => {
+            let asked: ExtendText = parsed(text)?;
+            let bytes = asked.next.map_or_else(String::new, |next| next.get().to_owned());
+            let earlier: Vec<_> =
+                asked.extensions.iter().map(|raw| raw.get().as_bytes().to_vec()).collect();
+            let headers = if bytes.is_empty() {
+                Vec::new()
+            } else {
+                let plan = asked.plan.get().as_bytes();
+                intake::extension(table, plan, &earlier, bytes.as_bytes()).map_err(refused)?
+            };
+            let task = unpack_task(item.target);
+            Request::Extend { token: item.token, task, headers, bytes: bytes.into_bytes() }
+        }
+        LIMPET_DELIVERED => Request::Delivered(unpack_task(item.target)),
+        LIMPET_HOST_DONE => {
+            let attempt = unpack_attempt(item.target);
+            let code = i32::try_from(item.value).unwrap_or(i32::MAX);
+            let detail = String::from_utf8_lossy(text).into_owned();
+            let detail = (!detail.is_empty()).then_some(detail);
+            Request::HostDone { attempt, exit: Exit::Code(code), detail }
+        }
+        LIMPET_LIST => Request::List,
+        LIMPET_DRAIN => Request::Drain { patience_ms: item.value },
+        other => {
+            return Err(error(Status::Invalid, format!("cannot read an item: no operation {other}")));
+        }
+    })
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CancelText {
+    id: String,
+    source: String,
+    by: String,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExtendText<'a> {
+    #[serde(borrow)]
+    plan: &'a serde_json::value::RawValue,
+    #[serde(borrow)]
+    extensions: Vec<&'a serde_json::value::RawValue>,
+    #[serde(borrow)]
+    next: Option<&'a serde_json::value::RawValue>,
+}
+
+fn parsed<'a, T: serde::Deserialize<'a>>(text: &'a [u8]) -> Result<T, Status> {
+    serde_json::from_slice(text)
+        .map_err(|cause| error(Status::Invalid, format!("cannot read an item: {cause}")))
+}
+
+fn coded(code: &str, detail: &str) -> String {
+    serde_json::json!({"code": code, "detail": detail}).to_string()
+}
+
+fn text_of(told: &Told) -> &str {
+    match told {
+        Told::Answer { text, .. }
+        | Told::Changed { text, .. }
+        | Told::Result { text, .. }
+        | Told::Work { text, .. }
+        | Told::Continue { text, .. }
+        | Told::Link { text, .. }
+        | Told::Trouble { text } => text,
+        Told::Listed | Told::Drained => "",
+    }
+}
+
+fn event(told: Told, offset: u32, length: u32) -> LimpetEvent {
+    let blank = LimpetEvent { kind: 0, code: 0, token: 0, target: 0, value: -1, offset, length };
+    match told {
+        Told::Answer { token, task, verdict, .. } => {
+            LimpetEvent { kind: LIMPET_ANSWER, code: verdict, token, target: task, ..blank }
+        }
+        Told::Changed { task, .. } => LimpetEvent { kind: LIMPET_CHANGED, target: task, ..blank },
+        Told::Result { task, .. } => LimpetEvent { kind: LIMPET_RESULT, target: task, ..blank },
+        Told::Work { attempt, .. } => LimpetEvent { kind: LIMPET_WORK, target: attempt, ..blank },
+        Told::Continue { task, step, .. } => {
+            LimpetEvent { kind: LIMPET_CONTINUE, target: task, code: u32::from(step), ..blank }
+        }
+        Told::Link { epoch, stage, end, .. } => {
+            let value = end.map_or(-1, |end| i64::from(end.into_raw_fd()));
+            LimpetEvent { kind: LIMPET_LINK, code: stage, token: epoch, value, ..blank }
+        }
+        Told::Listed => LimpetEvent { kind: LIMPET_LISTED, ..blank },
+        Told::Drained => LimpetEvent { kind: LIMPET_DRAINED, ..blank },
+        Told::Trouble { .. } => LimpetEvent { kind: LIMPET_TROUBLE, ..blank },
+    }
+}
+
+/// A slice from a pointer and a length; null is fine for no elements.
+fn slice<'a, T>(pointer: *const T, length: usize) -> Option<&'a [T]> {
+    if length == 0 {
+        return Some(&[]);
+    }
+    // SAFETY: not null, and valid for `length` elements by the promise of every exported function.
+    (!pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(pointer, length) })
+}
+
+fn write<T>(out: *mut T, value: T) -> Status {
+    if out.is_null() {
+        return Status::Null;
+    }
+    // SAFETY: not null, and valid for one element by the promise of every exported function.
+    unsafe { out.write(value) };
+    Status::Ok
+}
+
+fn copy_out(bytes: &[u8], out: *mut u8, size: usize, length_out: *mut usize, cut: bool) -> Status {
+    if out.is_null() || length_out.is_null() {
+        return Status::Null;
+    }
+    if bytes.len() > size && !cut {
+        return Status::TooSmall;
+    }
+    let length = bytes.len().min(size);
+    // SAFETY: the caller gives `size` bytes, and `length` is not more.
+    unsafe { out.copy_from_nonoverlapping(bytes.as_ptr(), length) };
+    write(length_out, length)
+}

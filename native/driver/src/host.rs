@@ -1,0 +1,223 @@
+//! What passes between the host and the timer thread, and the queue towards the host.
+//!
+//! The timer never waits for the host: it tries the lock, and leaves events in the machine, which
+//! needs no memory for them, while the queue is full or taken.
+
+use crate::wake::Wake;
+use limpet_core::message::{AttemptRef, Exit, StepHeader, TaskRef};
+use std::collections::VecDeque;
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Events that may wait for the host before the timer keeps further ones in the machine.
+pub const QUEUE_MAX: usize = 256;
+/// Bytes of one event's text; what is built for the host is cut to fit.
+pub const TEXT_BYTES_MAX: usize = 240 * 1024;
+
+/// What the host asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Accept a task: checked, with its headers derived.
+    Submit(Box<Submission>),
+    /// End a task.
+    Cancel {
+        /// Returned with the answer.
+        token: u64,
+        /// Identity of the task.
+        key: u128,
+        /// Hash of who asks.
+        source: u64,
+        /// Whether it may cancel the tasks of others.
+        any: bool,
+        /// How long a cancel that comes first is remembered, wall ms.
+        expires_ms: u64,
+    },
+    /// Add the steps that a result asked for; none refuses them.
+    Extend {
+        /// Returned with the answer.
+        token: u64,
+        /// Which task.
+        task: TaskRef,
+        /// Headers of the steps.
+        headers: Vec<StepHeader>,
+        /// The steps as journaled.
+        bytes: Vec<u8>,
+    },
+    /// A result has reached the broker.
+    Delivered(TaskRef),
+    /// The host has carried out what an attempt asked of it.
+    HostDone {
+        /// Which attempt.
+        attempt: AttemptRef,
+        /// How it went.
+        exit: Exit,
+        /// What went wrong, for the result.
+        detail: Option<String>,
+    },
+    /// Tell the state of every live task.
+    List,
+    /// Start nothing more; stop what runs after so many milliseconds.
+    Drain {
+        /// Patience in ms.
+        patience_ms: u64,
+    },
+}
+
+/// A task that passed every check that needs no state.
+#[derive(Debug)]
+pub struct Submission {
+    /// Returned with the answer.
+    pub token: u64,
+    /// The task's id.
+    pub id: String,
+    /// Who sent it.
+    pub source: String,
+    /// Hash of the exact body.
+    pub digest: u64,
+    /// Wall ms until which it is accepted.
+    pub expires_ms: u64,
+    /// Whether an untrusted clock is good enough.
+    pub clock_waived: bool,
+    /// Clock of the whole; 0 is none.
+    pub schedule_to_close_ms: u64,
+    /// Clock of all finally steps, ms.
+    pub finally_ms: u32,
+    /// Higher runs first.
+    pub priority: i8,
+    /// Steps that continuation may add.
+    pub additions: u8,
+    /// Headers of the steps.
+    pub headers: Vec<StepHeader>,
+    /// The plan as journaled.
+    pub plan: Vec<u8>,
+}
+
+/// What the host hears.
+#[derive(Debug)]
+pub enum Told {
+    /// The answer to a submission, a cancel or an extension.
+    Answer {
+        /// Whose answer.
+        token: u64,
+        /// The task, if it lives.
+        task: u64,
+        /// See `ffi`: one number per verdict.
+        verdict: u32,
+        /// JSON: code, detail, outcome as they apply.
+        text: String,
+    },
+    /// A task's state has changed.
+    Changed {
+        /// The task.
+        task: u64,
+        /// JSON: id, source, state, step, attempt, outcome.
+        text: String,
+    },
+    /// A task is over.
+    Result {
+        /// The task.
+        task: u64,
+        /// Its history as JSON.
+        text: String,
+    },
+    /// Work for the host.
+    Work {
+        /// The attempt, to be named in `HostDone`.
+        attempt: u64,
+        /// JSON: what to do.
+        text: String,
+    },
+    /// A result asks for more steps.
+    Continue {
+        /// The task.
+        task: u64,
+        /// Index of the step that asked.
+        step: u8,
+        /// JSON: plan, extensions, next.
+        text: String,
+    },
+    /// The uplink changed its stage.
+    Link {
+        /// Which connection.
+        epoch: u64,
+        /// Number of the stage.
+        stage: u32,
+        /// The host's end of the connection, with the stage `up`.
+        end: Option<OwnedFd>,
+        /// JSON: code, detail.
+        text: String,
+    },
+    /// The end of a list of tasks.
+    Listed,
+    /// Nothing runs any more.
+    Drained,
+    /// The driver cannot go on as it should.
+    Trouble {
+        /// JSON: code, detail.
+        text: String,
+    },
+}
+
+/// The queue towards the host.
+#[derive(Clone)]
+pub struct Outbound {
+    queue: Arc<Mutex<VecDeque<Told>>>,
+    /// Readable while there may be something to poll.
+    pub wake: Wake,
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Outbound")
+    }
+}
+
+impl Outbound {
+    /// An empty queue.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new() -> std::io::Result<Outbound> {
+        let queue = Arc::new(Mutex::new(VecDeque::with_capacity(QUEUE_MAX)));
+        Ok(Outbound { queue, wake: Wake::new()? })
+    }
+
+    /// For threads that may wait: adds an event. Few can come this way at once (results within the
+    /// machine's window, one connection's stages), so the queue stays near its bound.
+    pub fn push(&self, told: Told) {
+        self.lock().push_back(told);
+        self.wake.wake();
+    }
+
+    /// For the timer: fills the queue from `next` until that has nothing more or the queue is full.
+    /// False when the lock is taken: try again soon.
+    pub fn try_fill(&self, mut next: impl FnMut() -> Option<Told>) -> bool {
+        let Ok(mut queue) = self.queue.try_lock() else { return false };
+        let mut added = false;
+        while queue.len() < QUEUE_MAX {
+            let Some(told) = next() else { break };
+            queue.push_back(told);
+            added = true;
+        }
+        if added {
+            self.wake.wake();
+        }
+        true
+    }
+
+    /// For the host: the next event, if it passes `fits`; and whether there are more.
+    pub fn pop(&self, fits: impl FnOnce(&Told) -> bool) -> (Option<Told>, bool) {
+        let mut queue = self.lock();
+        let told = match queue.front() {
+            Some(front) if fits(front) => queue.pop_front(),
+            _ => None,
+        };
+        (told, !queue.is_empty())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Told>> {
+        // A panic elsewhere leaves a queue of whole events: nothing in it can be half done.
+        self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

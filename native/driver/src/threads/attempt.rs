@@ -1,0 +1,263 @@
+//! What the timer keeps of one live attempt: its descriptors, what it said, how it ended.
+
+use crate::launch::Work;
+use crate::output::{HeadTail, Parts, ReportLines, ReportSummary};
+use crate::prepare::Spec;
+use crate::threads::spawner::Running;
+use limpet_core::message::{AttemptRef, Exit, Outcome, Signal};
+use limpet_core::record::Record;
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
+use serde_json::{Value, json};
+
+/// Read from a pipe at one turn: a chatty child costs each turn this much and no more.
+const READ_BYTES: usize = 64 * 1024;
+/// Kept of each output for the journal: its beginning ...
+const HEAD_BYTES: usize = 2 * 1024;
+/// ... and its end.
+const TAIL_BYTES: usize = 1024;
+/// No end of a step takes more of the journal; see `Limits::ended_bytes`.
+pub const ENDED_BYTES_MAX: usize = 12 * 1024 - 64;
+
+/// One live attempt, from the moment its step was read.
+#[derive(Debug)]
+pub struct Live {
+    /// Its name in the machine.
+    pub reference: AttemptRef,
+    /// What it runs; taken when it starts.
+    pub work: Option<Work>,
+    /// Its bounds.
+    pub spec: Option<Spec>,
+    /// Index of its step.
+    pub step: u8,
+    /// Which try.
+    pub number: u8,
+    /// Why it was refused or could not start.
+    pub reason: Option<(String, String)>,
+    /// Leader's pid, until it is reaped.
+    pub pid: Option<Pid>,
+    /// The leader's descriptor.
+    pub pidfd: Option<OwnedFd>,
+    /// Standard output, standard error, report.
+    pub pipes: [Option<OwnedFd>; 3],
+    outputs: [HeadTail; 2],
+    report: Option<ReportLines>,
+    summary: ReportSummary,
+    exit: Option<Exit>,
+    /// Wall time of the start.
+    pub started_ms: u64,
+    ended_ms: u64,
+    cpu_ms: (u64, u64),
+    /// Processes killed after the leader's end.
+    pub stragglers: u32,
+    /// What found them.
+    pub containment: &'static str,
+}
+
+impl Live {
+    /// Nothing but a name.
+    #[must_use]
+    pub fn new(reference: AttemptRef) -> Live {
+        Live {
+            reference,
+            work: None,
+            spec: None,
+            step: 0,
+            number: 0,
+            reason: None,
+            pid: None,
+            pidfd: None,
+            pipes: [None, None, None],
+            outputs: [HeadTail::new(HEAD_BYTES, TAIL_BYTES), HeadTail::new(HEAD_BYTES, TAIL_BYTES)],
+            report: None,
+            summary: ReportSummary::default(),
+            exit: None,
+            started_ms: 0,
+            ended_ms: 0,
+            cpu_ms: (0, 0),
+            stragglers: 0,
+            containment: "",
+        }
+    }
+
+    /// Takes over a process that runs.
+    pub fn runs(&mut self, running: Running, wall_ms: u64) {
+        let [stdout, stderr, report] = running.pipes;
+        (self.pid, self.pidfd) = (Some(running.pid), Some(running.pidfd));
+        self.pipes = [Some(stdout), Some(stderr), Some(report)];
+        self.report = Some(ReportLines::new());
+        self.started_ms = wall_ms;
+    }
+
+    /// Signals the leader and its process group, at once and without waiting for anybody. The leader is
+    /// not reaped before its attempt has ended, so neither number can have been reused.
+    pub fn signal(&self, signal: Signal) {
+        let native = super::spawner::native(signal);
+        if let (Some(pidfd), Some(pid)) = (&self.pidfd, self.pid) {
+            let _ = pidfd_send_signal(pidfd, native);
+            let _ = kill_process_group(pid, native);
+            if signal == Signal::Terminate {
+                // A stopped process must run to act on it.
+                let _ = kill_process_group(pid, rustix::process::Signal::CONT);
+            }
+        }
+    }
+
+    /// Reads what one pipe holds, up to a bound. Closes it at its end. Returns completed report lines.
+    pub fn read(&mut self, pipe: usize, buffer: &mut [u8], now_ms: u64) -> u64 {
+        let mut lines = 0;
+        let mut left = READ_BYTES;
+        while left > 0 {
+            let Some(fd) = &self.pipes[pipe] else { return lines };
+            let most = buffer.len().min(left);
+            let count = match rustix::io::read(fd, &mut buffer[..most]) {
+                Ok(0) => {
+                    self.pipes[pipe] = None;
+                    return lines;
+                }
+                Ok(count) => count,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(rustix::io::Errno::AGAIN) => return lines,
+                Err(_) => {
+                    self.pipes[pipe] = None;
+                    return lines;
+                }
+            };
+            left -= count;
+            if pipe == 2 {
+                lines += self.report.as_mut().map_or(0, |r| r.push(now_ms, &buffer[..count]));
+            } else {
+                self.outputs[pipe].push(&buffer[..count]);
+            }
+        }
+        lines
+    }
+
+    /// Collects the leader's exit status. False while it still runs.
+    pub fn reap(&mut self, buffer: &mut [u8], now_ms: u64, wall_ms: u64) -> bool {
+        let Some(pid) = self.pid else { return false };
+        let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if !matches!(waitid(WaitId::Pid(pid), peek), Ok(Some(_))) {
+            return false;
+        }
+        self.cpu_ms = cpu_ms(pid);
+        let take = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = waitid(WaitId::Pid(pid), take).ok().flatten();
+        let exit = match status {
+            Some(status) if status.exited() => Exit::Code(status.exit_status().unwrap_or(-1)),
+            Some(status) => Exit::Signal(status.terminating_signal().unwrap_or(0)),
+            None => Exit::Signal(0),
+        };
+        (self.exit, self.ended_ms) = (Some(exit), wall_ms);
+        (self.pid, self.pidfd) = (None, None);
+        for pipe in 0..3 {
+            self.read(pipe, buffer, now_ms);
+        }
+        if let Some(report) = self.report.take() {
+            self.summary = report.finish(now_ms);
+        }
+        true
+    }
+
+    /// How it ended, once it has.
+    #[must_use]
+    pub fn exit(&self) -> Option<Exit> {
+        self.exit
+    }
+
+    /// Notes an end that was told and not seen: the host's.
+    pub fn told_exit(&mut self, exit: Exit, detail: Option<String>, wall_ms: u64) {
+        (self.exit, self.ended_ms) = (Some(exit), wall_ms);
+        self.reason = detail.map(|detail| ("host_failed".to_owned(), detail));
+    }
+
+    /// Whether its result asks for more steps.
+    #[must_use]
+    pub fn continues(&self) -> bool {
+        let next = self.summary.result.as_ref().and_then(|result| result.get("next"));
+        matches!(next, Some(Value::Array(steps)) if !steps.is_empty())
+    }
+
+    /// The newest progress that was not told yet, as JSON.
+    pub fn take_progress(&mut self) -> Option<String> {
+        self.report.as_mut().and_then(ReportLines::take_progress)
+    }
+
+    /// Gives the pipes up: what descendants still write is not the attempt's.
+    pub fn close(&mut self, buffer: &mut [u8], now_ms: u64) {
+        for pipe in 0..2 {
+            self.read(pipe, buffer, now_ms);
+        }
+        self.pipes = [None, None, None];
+    }
+
+    /// The end of a step as the journal keeps it.
+    #[must_use]
+    pub fn payload(&self, record: &Record) -> Vec<u8> {
+        let (step, number, outcome, clock) = match *record {
+            Record::Ended { step, attempt, outcome, clock, .. } => (step, attempt, outcome, clock),
+            Record::Tried { step, attempt, outcome } => {
+                (step, attempt, outcome, limpet_core::message::Clock::None)
+            }
+            _ => return Vec::new(),
+        };
+        let (exit_code, signal) = match self.exit {
+            Some(Exit::Code(code)) => (Some(code), None),
+            Some(Exit::Signal(signal)) => (None, Some(signal)),
+            _ => (None, None),
+        };
+        let mut reason = self.reason.clone();
+        if let (None, Some(error)) = (&reason, self.summary.result_error) {
+            reason = Some((error.to_owned(), "the result was not kept".to_owned()));
+        }
+        let result = (outcome == Outcome::Succeeded || self.summary.result.is_some())
+            .then_some(self.summary.result.as_ref())
+            .flatten();
+        let parts = [self.outputs[0].to_parts(), self.outputs[1].to_parts()];
+        let mut end = json!({
+            "step": step, "attempt": number, "outcome": outcome.name(),
+            "exit_code": exit_code, "signal": signal,
+            "clock": Some(clock.name()).filter(|name| *name != "none"),
+            "reason": reason.as_ref().map(|reason| &reason.0),
+            "detail": reason.as_ref().map(|reason| &reason.1),
+            "result": result,
+            "stdout": told(&parts[0]), "stderr": told(&parts[1]),
+            "user_ms": self.cpu_ms.0, "system_ms": self.cpu_ms.1, "peak_bytes": 0,
+            "stragglers": self.stragglers, "started_ms": self.started_ms,
+            "ended_ms": self.ended_ms, "containment": self.containment,
+        });
+        fit(&mut end)
+    }
+}
+
+fn told(parts: &Parts) -> Value {
+    json!({"head": parts.head, "tail": parts.tail, "bytes": parts.bytes})
+}
+
+/// As bytes within the bound: escapes can make four kilobytes of output six times as long.
+fn fit(end: &mut Value) -> Vec<u8> {
+    for (stream, part) in
+        [("stdout", "tail"), ("stderr", "tail"), ("stderr", "head"), ("stdout", "head")]
+    {
+        let text = end.to_string();
+        if text.len() <= ENDED_BYTES_MAX {
+            return text.into_bytes();
+        }
+        end[stream][part] = "".into();
+    }
+    end.to_string().into_bytes()
+}
+
+/// User and system time of a dead process and the children it has waited for, in ms; from fields 14 to 17
+/// of `/proc/PID/stat` (proc(5)), which a zombie still has.
+fn cpu_ms(pid: Pid) -> (u64, u64) {
+    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+    let Ok(text) = std::fs::read_to_string(path) else { return (0, 0) };
+    let Some((_, rest)) = text.rsplit_once(')') else { return (0, 0) };
+    let fields: Vec<u64> = rest.split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
+    let sum = |a: usize, b: usize| {
+        let ticks = fields.get(a).unwrap_or(&0) + fields.get(b).unwrap_or(&0);
+        ticks * 1000 / rustix::param::clock_ticks_per_second().max(1)
+    };
+    (sum(11, 13), sum(12, 14))
+}

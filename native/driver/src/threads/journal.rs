@@ -1,0 +1,205 @@
+//! The journal's thread: the only one that touches the disk. It appends, commits, reads back.
+//!
+//! It commits whenever the previous commit has ended and somebody waits: no timer collects records, the
+//! duration of a sync does.
+
+use crate::history;
+use crate::host::{Outbound, Told};
+use crate::names::pack_task;
+use crate::prepare::{Prepared, prepare};
+use crate::store::{Store, StoreError};
+use crate::table::Table;
+use crate::threads::timer::{Inbox, Message};
+use limpet_core::message::{AttemptRef, TaskRef};
+use limpet_core::record::Record;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// What the journal's thread is asked to do.
+#[derive(Debug)]
+pub enum Order {
+    /// Write a record.
+    Append {
+        /// Its number.
+        seq: u64,
+        /// Its task.
+        task: u64,
+        /// Its kind.
+        kind: u8,
+        /// Fixed part and what is attached.
+        bytes: Vec<u8>,
+        /// Whether to commit soon.
+        urgent: bool,
+    },
+    /// Prepare a step for its start.
+    Load {
+        /// For which attempt.
+        attempt: AttemptRef,
+        /// Which task.
+        task: u64,
+        /// Index of the step.
+        step: u8,
+    },
+    /// Forget records of a task before a number.
+    Release {
+        /// Which task.
+        task: u64,
+        /// The first to keep.
+        keep_from: u64,
+    },
+    /// Tell the host how a task went.
+    History {
+        /// The host's name for it.
+        reference: TaskRef,
+        /// Its name in the journal.
+        task: u64,
+        /// What only the machine knows, as JSON members.
+        facts: history::Facts,
+    },
+    /// Tell the host which steps a result asks for.
+    Continue {
+        /// The host's name for it.
+        reference: TaskRef,
+        /// Its name in the journal.
+        task: u64,
+        /// Index of the step that asked.
+        step: u8,
+    },
+    /// For tests of the other threads: do nothing for a while.
+    Stall(Duration),
+    /// Commit what is left and end.
+    Close,
+}
+
+/// The thread's state.
+pub struct Journal {
+    store: Store,
+    table: Arc<Table>,
+    timer: Inbox,
+    host: Outbound,
+    urgent: bool,
+}
+
+impl Journal {
+    /// Makes the state; `run` is the thread.
+    #[must_use]
+    pub fn new(store: Store, table: Arc<Table>, timer: Inbox, host: Outbound) -> Journal {
+        Journal { store, table, timer, host, urgent: false }
+    }
+
+    /// Works until `Close` or until nobody can send any more.
+    pub fn run(mut self, orders: &Receiver<Order>) {
+        while let Ok(first) = orders.recv() {
+            let mut next = Some(first);
+            while let Some(order) = next {
+                if matches!(order, Order::Close) {
+                    self.commit();
+                    return;
+                }
+                if let Err(cause) = self.perform(order) {
+                    return self.fail(&cause, orders);
+                }
+                next = orders.try_recv().ok();
+            }
+            self.commit();
+        }
+    }
+
+    fn perform(&mut self, order: Order) -> Result<(), StoreError> {
+        match order {
+            Order::Append { seq, task, kind, bytes, urgent } => {
+                self.store.append(task, seq, kind, &[&bytes])?;
+                self.urgent |= urgent;
+            }
+            Order::Load { attempt, task, step } => {
+                let prepared = Box::new(self.load(task, step));
+                self.timer.send(Message::Loaded { attempt, prepared });
+            }
+            Order::Release { task, keep_from } => self.store.release(task, keep_from),
+            Order::History { reference, task, facts } => {
+                let text = history::tell(&self.records(task), &facts);
+                self.host.push(Told::Result { task: pack_task(reference), text });
+            }
+            Order::Continue { reference, task, step } => {
+                let text = history::continuation(&self.records(task), step);
+                self.host.push(Told::Continue { task: pack_task(reference), step, text });
+            }
+            Order::Stall(duration) => std::thread::sleep(duration),
+            Order::Close => {}
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) {
+        if !std::mem::take(&mut self.urgent) {
+            return;
+        }
+        match self.store.commit() {
+            Ok(seq) => self.timer.send(Message::Durable(seq)),
+            Err(cause) => self.timer.send(Message::StoreFailed(cause.to_string())),
+        }
+    }
+
+    /// The disk is lost. Whoever asks for a step to be read must still be answered: the task then ends.
+    fn fail(&mut self, cause: &StoreError, orders: &Receiver<Order>) {
+        self.timer.send(Message::StoreFailed(cause.to_string()));
+        while let Ok(order) = orders.recv() {
+            match order {
+                Order::Load { attempt, .. } => {
+                    let prepared = Box::new(Prepared::Damaged(cause.to_string()));
+                    self.timer.send(Message::Loaded { attempt, prepared });
+                }
+                Order::Close => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// All live records of a task that can be read, decoded, with what was attached.
+    fn records(&self, task: u64) -> Vec<history::Entry> {
+        let mut bytes = Vec::new();
+        self.store
+            .sequences(task)
+            .filter_map(|(seq, kind)| {
+                self.store.read(task, seq, &mut bytes).ok()?;
+                let (record, stamp, _, attached) = Record::decode(kind, &bytes).ok()?;
+                Some(history::Entry { seq, record, stamp, attached: attached.to_vec() })
+            })
+            .collect()
+    }
+
+    fn load(&self, task: u64, step: u8) -> Prepared {
+        let records = self.records(task);
+        let mut plan = None;
+        let (mut extensions, mut ended) = (Vec::new(), Vec::new());
+        for entry in records {
+            match entry.record {
+                Record::Accepted(_) => plan = Some(entry.attached),
+                Record::Extended { .. } => extensions.push(entry.attached),
+                Record::Ended { step: index, attempt, outcome, code, .. } => {
+                    let payload = if entry.attached.is_empty() {
+                        history::bare_end(index, attempt, outcome, code)
+                    } else {
+                        entry.attached
+                    };
+                    ended.push((index, payload));
+                }
+                _ => {}
+            }
+        }
+        let Some(plan) = plan else {
+            return Prepared::Damaged(format!(
+                "cannot read the plan of task {task}: its record is gone (the step is refused)"
+            ));
+        };
+        // A step whose condition did not hold has no record: the machine skips without writing.
+        for index in 0..step {
+            if !ended.iter().any(|(ended, _)| *ended == index) {
+                let skipped = limpet_core::message::Outcome::Skipped;
+                ended.push((index, history::bare_end(index, 0, skipped, 0)));
+            }
+        }
+        prepare(&self.table, &plan, &extensions, step, &ended)
+    }
+}

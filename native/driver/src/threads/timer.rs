@@ -1,0 +1,624 @@
+//! The timer's thread: owner of the machine. It waits for the nearest deadline, a message or a descriptor,
+//! tells the machine, and performs what the machine asks for.
+//!
+//! It touches no disk, no network, no name service and no `exec`, and never waits for another thread: its
+//! inbox is emptied without blocking, what it sends is kept when a queue is full, and the host's queue is
+//! only tried. So nothing that is slow moves a deadline.
+
+use crate::clock::{Clock, monotonic};
+use crate::history::Facts;
+use crate::host::{Outbound, Request, Told};
+use crate::launch::Work;
+use crate::names::{self, pack_attempt, pack_task};
+use crate::prepare::Prepared;
+use crate::spawn::{AttemptName, SpawnError};
+use crate::threads::attempt::Live;
+use crate::threads::inbox::Patient;
+use crate::threads::spawner::{self, Running};
+use crate::threads::journal;
+use crate::wake::Wake;
+use limpet_core::message::{
+    Attached, AttemptRef, Effect, Event, Executor, Exit, Input, Loaded, Spec, Submit, TaskRef,
+};
+use limpet_core::record::{FIXED_BYTES_MAX, Record};
+use limpet_core::{Instant, Machine};
+use rustix::event::{Timespec, epoll};
+use rustix::fd::{AsFd, OwnedFd};
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
+
+/// Messages that may wait for the timer; whoever finds it full waits.
+pub const INBOX_MAX: usize = 512;
+/// Events taken from the kernel at one turn.
+const EVENTS_MAX: usize = 64;
+/// Messages handled at one turn, so that descriptors and deadlines have theirs.
+const MESSAGES_MAX: usize = 64;
+/// How long to wait before another look at what was busy: the host's queue, a full ring.
+const RETRY_NS: u64 = 1_000_000;
+/// The inbox's place among the descriptors; pipes and leaders have numbers of attempts.
+const INBOX_TOKEN: u64 = u64::MAX;
+
+/// What other threads tell the timer.
+#[derive(Debug)]
+pub enum Message {
+    /// The host asks.
+    Request(Request),
+    /// Everything up to this record is on disk.
+    Durable(u64),
+    /// The journal cannot be written any more.
+    StoreFailed(String),
+    /// A step was read.
+    Loaded {
+        /// For which attempt.
+        attempt: AttemptRef,
+        /// What was found.
+        prepared: Box<Prepared>,
+    },
+    /// A process was created, or not.
+    Spawned {
+        /// For which attempt.
+        attempt: AttemptRef,
+        /// Its descriptors, or why there is none.
+        spawned: Box<Result<Running, SpawnError>>,
+    },
+    /// An attempt's descendants are gone.
+    Swept {
+        /// Of which attempt.
+        attempt: AttemptRef,
+        /// How many were killed.
+        killed: u32,
+        /// How many would not die.
+        remaining: u32,
+    },
+    /// End the thread; what runs is killed.
+    Close,
+}
+
+/// The sending side of the timer's inbox, for threads that may wait.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    sender: SyncSender<Message>,
+    /// Wakes the timer.
+    pub wake: Wake,
+}
+
+impl Inbox {
+    /// An inbox and its receiver.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new() -> std::io::Result<(Inbox, Receiver<Message>)> {
+        let (sender, receiver) = std::sync::mpsc::sync_channel(INBOX_MAX);
+        Ok((Inbox { sender, wake: Wake::new()? }, receiver))
+    }
+
+    /// Sends a message; waits while the inbox is full. A timer that is gone hears nothing.
+    pub fn send(&self, message: Message) {
+        let _ = self.sender.send(message);
+        self.wake.wake();
+    }
+
+    /// Sends a message if there is room; returns it otherwise.
+    ///
+    /// # Errors
+    /// The message, when the inbox is full.
+    pub fn try_send(&self, message: Message) -> Result<(), Message> {
+        use std::sync::mpsc::TrySendError;
+        match self.sender.try_send(message) {
+            Ok(()) => {
+                self.wake.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+        }
+    }
+}
+
+/// Who a task slot belongs to, for the host.
+#[derive(Debug, Clone, Default)]
+pub struct Owner {
+    /// The task's id.
+    pub id: String,
+    /// Who sent it.
+    pub source: String,
+}
+
+/// Everything the thread starts with.
+pub struct Parts {
+    /// The machine, recovered.
+    pub machine: Machine,
+    /// Owners of the tasks that were read back.
+    pub owners: Vec<Owner>,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Its inbox.
+    pub messages: Receiver<Message>,
+    /// Wakes it.
+    pub wake: Wake,
+    /// Towards the host.
+    pub host: Outbound,
+    /// Towards the disk.
+    pub journal: Patient<journal::Order>,
+    /// Towards the spawner.
+    pub spawner: Patient<spawner::Order>,
+    /// Stable id of the state directory.
+    pub instance: String,
+    /// What finds descendants, for results.
+    pub containment: &'static str,
+    /// Where counters are left for whoever asks.
+    pub stats: Arc<Mutex<limpet_core::machine::Stats>>,
+}
+
+/// The thread's state.
+pub struct Timer {
+    parts: Parts,
+    poll: OwnedFd,
+    live: Vec<Option<Live>>,
+    buffer: Box<[u8]>,
+    /// The bytes that belong to the submission or extension at hand.
+    attached: Vec<u8>,
+    held: Option<Request>,
+    listing: Option<Vec<TaskRef>>,
+    /// What could not be put into the host's queue yet; at most one per live attempt.
+    told: VecDeque<Told>,
+    retry: bool,
+    closing: bool,
+}
+
+impl Timer {
+    /// Makes the state; `run` is the thread.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new(parts: Parts, attempts: u16) -> std::io::Result<Timer> {
+        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let data = epoll::EventData::new_u64(INBOX_TOKEN);
+        epoll::add(&poll, parts.wake.as_fd(), data, epoll::EventFlags::IN)?;
+        Ok(Timer {
+            parts,
+            poll,
+            live: (0..attempts).map(|_| None).collect(),
+            buffer: vec![0; 16 * 1024].into_boxed_slice(),
+            attached: Vec::new(),
+            held: None,
+            listing: None,
+            told: VecDeque::new(),
+            retry: false,
+            closing: false,
+        })
+    }
+
+    /// Works until it is told to close.
+    pub fn run(mut self) {
+        self.perform();
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        while !self.closing {
+            self.tell();
+            self.wait(&mut events);
+            for event in events.drain(..) {
+                let token = event.data.u64();
+                if token == INBOX_TOKEN {
+                    self.parts.wake.rest();
+                } else {
+                    self.ready(token);
+                }
+            }
+            self.read_inbox();
+            if self.parts.machine.next_deadline() <= monotonic() {
+                self.feed(Input::Timeout);
+            }
+            self.parts.journal.flush();
+            self.parts.spawner.flush();
+        }
+        self.close();
+    }
+
+    fn wait(&mut self, events: &mut Vec<epoll::Event>) {
+        let mut until = self.parts.machine.next_deadline();
+        let now = monotonic();
+        if self.retry || self.parts.journal.waits() || self.parts.spawner.waits() {
+            until = until.min(Instant(now.0 + RETRY_NS));
+        }
+        let timeout = (until != Instant::NEVER).then(|| {
+            let left = until.0.saturating_sub(now.0);
+            let seconds = i64::try_from(left / 1_000_000_000).unwrap_or(i64::MAX);
+            Timespec { tv_sec: seconds, tv_nsec: (left % 1_000_000_000) as _ }
+        });
+        events.clear();
+        // An interrupted wait is a short one; everything is looked at again anyway.
+        let spare = rustix::buffer::spare_capacity(events);
+        let _ = epoll::wait(&self.poll, spare, timeout.as_ref());
+    }
+
+    // --- inputs ---------------------------------------------------------------------------------
+
+    fn feed(&mut self, input: Input<'_>) {
+        let now = self.parts.clock.now();
+        self.parts.machine.handle(now, input);
+        self.perform();
+    }
+
+    fn read_inbox(&mut self) {
+        if let Some(request) = self.held.take() {
+            self.request(request);
+        }
+        for _ in 0..MESSAGES_MAX {
+            if self.held.is_some() {
+                break;
+            }
+            let Ok(message) = self.parts.messages.try_recv() else { return };
+            self.message(message);
+        }
+        // There may be more: come back without waiting.
+        self.parts.wake.wake();
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Request(request) => self.request(request),
+            Message::Durable(seq) => self.feed(Input::Durable(seq)),
+            Message::StoreFailed(detail) => {
+                let text = serde_json::json!({"code": "store_failed", "detail": detail});
+                self.told.push_back(Told::Trouble { text: text.to_string() });
+                self.feed(Input::StoreFailed);
+            }
+            Message::Loaded { attempt, prepared } => self.loaded(attempt, *prepared),
+            Message::Spawned { attempt, spawned } => self.spawned(attempt, *spawned),
+            Message::Swept { attempt, killed, remaining } => {
+                let now_ms = monotonic().0 / 1_000_000;
+                if let Some(live) = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut)
+                    && live.reference == attempt
+                {
+                    live.stragglers = killed;
+                    live.close(&mut self.buffer, now_ms);
+                }
+                // What would not die keeps its attempt until the machine's own clock gives it up.
+                if remaining == 0 {
+                    self.feed(Input::Swept(attempt));
+                }
+            }
+            Message::Close => self.closing = true,
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        let asks = matches!(
+            request,
+            Request::Submit(_) | Request::Cancel { .. } | Request::Extend { .. }
+        );
+        if asks && !self.parts.machine.can_take() {
+            // Its answer has no room yet: it waits, and with it everything behind it.
+            self.held = Some(request);
+            return;
+        }
+        match request {
+            Request::Submit(submission) => self.submit(*submission),
+            Request::Cancel { token, key, source, any, expires_ms } => {
+                self.feed(Input::Cancel { token, key, source, any, expires_ms });
+            }
+            Request::Extend { token, task, headers, bytes } => {
+                let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                self.attached = bytes;
+                self.feed(Input::Extend { token, task, steps: &headers, bytes: length });
+            }
+            Request::Delivered(task) => self.feed(Input::Delivered(task)),
+            Request::HostDone { attempt, exit, detail } => {
+                let wall_ms = crate::clock::wall_ms();
+                if let Some(live) = self.live_of(attempt) {
+                    live.told_exit(exit, detail, wall_ms);
+                    self.feed(Input::Exited { attempt, exit, continues: false });
+                }
+            }
+            Request::List => self.listing = Some(self.parts.machine.tasks().collect()),
+            Request::Drain { patience_ms } => {
+                let until = monotonic().after_ms(patience_ms);
+                self.feed(Input::Drain { until });
+            }
+        }
+    }
+
+    fn submit(&mut self, submission: crate::host::Submission) {
+        self.attached = submission.plan;
+        let submit = Submit {
+            token: submission.token,
+            key: names::key(&submission.source, &submission.id),
+            digest: submission.digest,
+            source: names::source(&submission.source),
+            expires_ms: submission.expires_ms,
+            clock_waived: submission.clock_waived,
+            schedule_to_close_ms: submission.schedule_to_close_ms,
+            finally_ms: submission.finally_ms,
+            priority: submission.priority,
+            bytes: u32::try_from(self.attached.len()).unwrap_or(u32::MAX),
+            additions: submission.additions,
+            steps: &submission.headers,
+        };
+        let seq = self.parts.machine.next_seq();
+        self.feed(Input::Submit(submit));
+        let accepted = self.parts.machine.tasks().find(|task| {
+            self.parts.machine.view(*task).is_some_and(|view| view.accepted_seq == seq)
+        });
+        if let Some(task) = accepted {
+            let owner = Owner { id: submission.id, source: submission.source };
+            self.parts.owners[task.slot as usize] = owner;
+        }
+        self.attached = Vec::new();
+    }
+
+    fn live_of(&mut self, attempt: AttemptRef) -> Option<&mut Live> {
+        let slot = self.live.get_mut(attempt.slot as usize)?;
+        slot.as_mut().filter(|live| live.reference == attempt)
+    }
+
+    fn loaded(&mut self, attempt: AttemptRef, prepared: Prepared) {
+        let mut live = Live::new(attempt);
+        live.containment = self.parts.containment;
+        let loaded = match prepared {
+            Prepared::Start { work, spec } => {
+                let executor = match &work {
+                    Work::Process(_) => Executor::Process,
+                    Work::Sleep(time) => {
+                        Executor::Timer(u32::try_from(time.as_millis()).unwrap_or(u32::MAX))
+                    }
+                    Work::Publish { .. } | Work::Reboot => Executor::Host,
+                };
+                let bounds = bounds(&spec);
+                (live.work, live.spec) = (Some(work), Some(spec));
+                Loaded::Start(executor, bounds)
+            }
+            Prepared::Skip => Loaded::Skip,
+            Prepared::Refused(refusal) => {
+                live.reason = Some((refusal.code.to_owned(), refusal.detail));
+                Loaded::Refused
+            }
+            Prepared::Damaged(detail) => {
+                live.reason = Some(("journal_damaged".to_owned(), detail));
+                Loaded::Refused
+            }
+        };
+        self.live[attempt.slot as usize] = Some(live);
+        self.feed(Input::Loaded(attempt, loaded));
+    }
+
+    fn spawned(&mut self, attempt: AttemptRef, spawned: Result<Running, SpawnError>) {
+        let wall_ms = crate::clock::wall_ms();
+        let Some(live) = self.live_of(attempt) else { return };
+        match spawned {
+            Ok(running) => {
+                live.runs(running, wall_ms);
+                self.watch(attempt);
+                self.feed(Input::Spawned(attempt));
+            }
+            Err(error) => {
+                live.reason = Some((error.code.to_owned(), error.detail));
+                let before_exec = error.before_exec;
+                self.feed(Input::SpawnFailed { attempt, before_exec });
+            }
+        }
+    }
+
+    fn watch(&self, attempt: AttemptRef) {
+        let Some(Some(live)) = self.live.get(attempt.slot as usize) else { return };
+        let fds = live.pipes.iter().chain(core::iter::once(&live.pidfd)).zip(0u64..);
+        for (fd, place) in fds {
+            let Some(fd) = fd else { continue };
+            let token = place << 60 | pack_attempt(attempt);
+            let data = epoll::EventData::new_u64(token);
+            // Only a lack of kernel memory can refuse this; the clocks then end the attempt.
+            let _ = epoll::add(&self.poll, fd, data, epoll::EventFlags::IN);
+        }
+    }
+
+    /// A pipe has something, or a leader has ended.
+    fn ready(&mut self, token: u64) {
+        let place = usize::try_from(token >> 60).unwrap_or(usize::MAX);
+        let attempt = names::unpack_attempt(token & (u64::MAX >> 4));
+        let now_ms = monotonic().0 / 1_000_000;
+        let wall_ms = crate::clock::wall_ms();
+        let Some(live) = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if live.reference != attempt {
+            return;
+        }
+        if place < 3 {
+            if live.read(place, &mut self.buffer, now_ms) > 0 {
+                self.feed(Input::Heartbeat(attempt));
+            }
+        } else if live.reap(&mut self.buffer, now_ms, wall_ms) {
+            let (exit, continues) = (live.exit().unwrap_or(Exit::Signal(0)), live.continues());
+            self.feed(Input::Exited { attempt, exit, continues });
+        }
+    }
+
+    // --- effects --------------------------------------------------------------------------------
+
+    fn perform(&mut self) {
+        while let Some(effect) = self.parts.machine.poll_effect() {
+            match effect {
+                Effect::Append { seq, task, record, attached, urgent } => {
+                    self.append(seq, task, &record, attached, urgent);
+                }
+                Effect::Load { attempt, task, step } => {
+                    self.parts.journal.send(journal::Order::Load { attempt, task, step });
+                }
+                Effect::Start { attempt, task, step, number, .. } => {
+                    self.start(attempt, task, step, number);
+                }
+                Effect::Signal { attempt, signal } => {
+                    if let Some(live) = self.live_of(attempt) {
+                        live.signal(signal);
+                    }
+                    self.parts.spawner.send(spawner::Order::Signal { attempt, signal });
+                }
+                Effect::Sweep(attempt) => {
+                    self.parts.spawner.send(spawner::Order::Sweep(attempt));
+                }
+                Effect::Discard(attempt) => {
+                    if self.live_of(attempt).is_some() {
+                        self.live[attempt.slot as usize] = None;
+                    }
+                    self.parts.spawner.send(spawner::Order::Forget(attempt));
+                }
+                Effect::Release { task, keep_from } => {
+                    self.parts.journal.send(journal::Order::Release { task, keep_from });
+                }
+            }
+        }
+    }
+
+    fn append(&mut self, seq: u64, task: u64, record: &Record, attached: Attached, urgent: bool) {
+        let mut bytes = vec![0; FIXED_BYTES_MAX];
+        let used = self.parts.machine.encode(task, record, &mut bytes);
+        bytes.truncate(used);
+        match attached {
+            Attached::None => {}
+            Attached::Plan | Attached::Extension => bytes.extend_from_slice(&self.attached),
+            Attached::Attempt(attempt) => {
+                if let Some(live) = self.live_of(attempt) {
+                    bytes.extend_from_slice(&live.payload(record));
+                }
+            }
+        }
+        let kind = record.kind();
+        self.parts.journal.send(journal::Order::Append { seq, task, kind, bytes, urgent });
+    }
+
+    fn start(&mut self, attempt: AttemptRef, task: u64, step: u8, number: u8) {
+        let instance = self.parts.instance.clone();
+        let wall_ms = crate::clock::wall_ms();
+        let Some(live) = self.live_of(attempt) else { return };
+        (live.step, live.number) = (step, number);
+        match live.work.take() {
+            Some(Work::Process(launch)) => {
+                let name = AttemptName { instance, task, step, attempt: u32::from(number) };
+                let launch = Box::new(launch);
+                self.parts.spawner.send(spawner::Order::Spawn { attempt, name, launch });
+            }
+            Some(work @ (Work::Publish { .. } | Work::Reboot)) => {
+                live.started_ms = wall_ms;
+                let text = host_work(&work);
+                self.told.push_back(Told::Work { attempt: pack_attempt(attempt), text });
+            }
+            Some(Work::Sleep(_)) | None => {}
+        }
+    }
+
+    // --- to the host ----------------------------------------------------------------------------
+
+    fn tell(&mut self) {
+        let host = self.parts.host.clone();
+        let filled = host.try_fill(|| self.next_told());
+        self.retry = !filled;
+        if let Ok(mut stats) = self.parts.stats.try_lock() {
+            *stats = self.parts.machine.stats();
+        }
+    }
+
+    fn next_told(&mut self) -> Option<Told> {
+        if let Some(told) = self.told.pop_front() {
+            return Some(told);
+        }
+        if let Some(listing) = &mut self.listing {
+            if let Some(task) = listing.pop() {
+                if let Some(told) = self.changed(task) {
+                    return Some(told);
+                }
+                return self.next_told();
+            }
+            self.listing = None;
+            return Some(Told::Listed);
+        }
+        loop {
+            match self.parts.machine.poll_event()? {
+                Event::Answer(answer) => {
+                    let (verdict, text) = crate::verdict::told(&answer.verdict);
+                    let task = answer.task.map_or(u64::MAX, pack_task);
+                    return Some(Told::Answer { token: answer.token, task, verdict, text });
+                }
+                Event::Changed(task) => {
+                    if let Some(told) = self.changed(task) {
+                        return Some(told);
+                    }
+                }
+                Event::Continue { task, step } => {
+                    if let Some(view) = self.parts.machine.view(task) {
+                        let (reference, task) = (task, view.accepted_seq);
+                        let order = journal::Order::Continue { reference, task, step };
+                        self.parts.journal.send(order);
+                    }
+                }
+                Event::Result(task) => {
+                    if let Some(view) = self.parts.machine.view(task) {
+                        let facts = Facts {
+                            clock_uncertain: view.flags.clock_uncertain,
+                            unreaped: view.flags.unreaped,
+                            gap: view.flags.gap,
+                        };
+                        let (reference, task) = (task, view.accepted_seq);
+                        let order = journal::Order::History { reference, task, facts };
+                        self.parts.journal.send(order);
+                    }
+                }
+                Event::Drained => return Some(Told::Drained),
+            }
+        }
+    }
+
+    fn changed(&mut self, task: TaskRef) -> Option<Told> {
+        let view = self.parts.machine.view(task)?;
+        let owner = &self.parts.owners[task.slot as usize];
+        let live = self.live.iter_mut().flatten();
+        let progress = live
+            .filter(|live| self.parts.machine.task_of_attempt(live.reference) == Some(task))
+            .find_map(Live::take_progress)
+            .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let text = serde_json::json!({
+            "id": owner.id, "source": owner.source, "state": view.state.name(),
+            "step": (view.step != u8::MAX).then_some(view.step), "attempt": view.attempt,
+            "outcome": Some(view.outcome.name()).filter(|name| *name != "none"),
+            "progress": progress,
+        });
+        Some(Told::Changed { task: pack_task(task), text: text.to_string() })
+    }
+
+    /// Ends what still runs, records an orderly stop if nothing did, and lets the others end.
+    fn close(mut self) {
+        let running = self.live.iter().flatten().any(|live| live.pid.is_some());
+        for live in self.live.iter().flatten() {
+            live.signal(limpet_core::message::Signal::Kill);
+        }
+        if !running {
+            self.parts.machine.stopped(self.parts.clock.now());
+            self.perform();
+        }
+        self.parts.spawner.close(spawner::Order::Close);
+        self.parts.journal.close(journal::Order::Close);
+    }
+}
+
+fn bounds(spec: &crate::prepare::Spec) -> Spec {
+    Spec {
+        start_to_close_ms: spec.start_to_close_ms,
+        heartbeat_ms: spec.heartbeat_ms.unwrap_or(0),
+        grace_ms: spec.grace_ms,
+        maximum_attempts: u8::try_from(spec.retry.maximum_attempts).unwrap_or(u8::MAX),
+        before_exec_only: spec.retry.on == crate::plan::RetryOn::BeforeExec,
+        initial_interval_ms: spec.retry.initial_interval_ms,
+        backoff_milli: spec.retry.backoff_coefficient_milli,
+        maximum_interval_ms: spec.retry.maximum_interval_ms,
+        jitter_milli: spec.retry.jitter_milli,
+    }
+}
+
+fn host_work(work: &Work) -> String {
+    match work {
+        Work::Publish { topic, payload, retain } => {
+            let payload = String::from_utf8_lossy(payload);
+            serde_json::json!({"publish": {"topic": topic, "payload": payload, "retain": retain}})
+        }
+        _ => serde_json::json!({"reboot": {}}),
+    }
+    .to_string()
+}
