@@ -20,6 +20,11 @@ mod record;
 mod recover;
 mod segment;
 
+#[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 
 use compact::{Source, compact};
@@ -156,7 +161,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Writes a record behind the newest one; it is durable after the next [`commit`](Self::commit).
+    /// Writes a record behind the newest one; durable after the next [`commit`](Self::commit).
     ///
     /// A record of task 0 replaces the one of its kind before it. Compacts when the segment is
     /// full, which makes everything so far durable.
@@ -165,7 +170,7 @@ impl Store {
     /// `RecordTooLarge` and `Full` leave the journal as it was. `Failed` is permanent.
     ///
     /// # Panics
-    /// If `seq` is not above every number before it.
+    /// If `seq` is not above every number before it, gaps included.
     pub fn append(
         &mut self,
         task: u64,
@@ -316,7 +321,7 @@ impl Store {
             match self.rewrite() {
                 Ok(old) if self.stats.lost > lost => return Ok(self.retire(old, Fate::Quarantine)),
                 Ok(old) => return Ok(self.retire(old, fate)),
-                Err(cause) => self.failed = Some(cause.to_string()),
+                Err(error) => self.failed = Some(error.cause()),
             }
         }
         Err(self.check_usable().expect_err("every attempt has failed"))

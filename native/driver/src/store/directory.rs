@@ -41,6 +41,10 @@ pub(super) fn survey(disk: &dyn Disk, path: &Path, writable: bool) -> Result<Sur
         let file = disk
             .open(&path, writable)
             .map_err(|cause| refused("open", &path, cause))?;
+        if writable {
+            file.settle()
+                .map_err(|cause| StoreError::io("sync", &path, cause))?;
+        }
         let inspected = segment::inspect(number, file);
         match inspected.map_err(|cause| StoreError::io("read", &path, cause))? {
             Inspected::Foreign => return Err(StoreError::Foreign { path }),
@@ -92,6 +96,9 @@ impl Directory {
                     .map_err(|cause| StoreError::refused("remove", &path, cause))?;
             }
         }
+        // An earlier process may have died between making a name and making it durable.
+        disk.sync_directory(path)
+            .map_err(|cause| StoreError::refused("sync", path, cause))?;
         used.extend(numbers(&*disk, &path.join(QUARANTINE)).unwrap_or_default());
         let next_number = used
             .into_iter()

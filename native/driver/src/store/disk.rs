@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Advice, FlockOperation, fadvise, flock};
 
 /// A place that holds files.
 pub(super) trait Disk: Send {
@@ -36,6 +36,9 @@ pub(super) trait DiskFile: Send {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the bytes durable, with the size that reading them back needs (fdatasync).
     fn sync(&self) -> io::Result<()>;
+    /// Makes durable what an earlier process left unsynced, then forgets what memory holds, so
+    /// that reading shows the device: after a failed sync memory shows bytes that never reached it.
+    fn settle(&self) -> io::Result<()>;
 }
 
 /// The real file system.
@@ -112,5 +115,10 @@ impl DiskFile for File {
 
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.sync_data()?;
+        Ok(fadvise(self, 0, None, Advice::DontNeed)?)
     }
 }

@@ -112,87 +112,94 @@ impl StoreError {
             _ => StoreError::Io { verb, path, cause },
         }
     }
+
+    /// What and why, without what follows from it.
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Io { path, cause, .. } | Self::ReadOnly { path, cause } => {
+                format!("{}: {cause}", path.display())
+            }
+            Self::NoSpace { path, .. } => format!("{}: no space", path.display()),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (verb, path, cause) = self.parts();
+        match path {
+            Some(path) => write!(f, "cannot {verb} {}: {cause}", path.display()),
+            None => write!(f, "cannot {verb}: {cause}"),
+        }
+    }
+}
+
+impl StoreError {
+    /// What was not done, to what, and why (with what happens next).
+    fn parts(&self) -> (&'static str, Option<&Path>, String) {
         match self {
-            Self::SegmentBytes { given } => write!(
-                f,
-                "cannot open journal: segment size {given} is not a multiple of 4096 from {} to {} \
-                 (nothing was changed)",
-                super::SEGMENT_BYTES_MIN,
-                super::SEGMENT_BYTES_MAX
-            ),
-            Self::SegmentTooSmall { path, live_bytes } => write!(
-                f,
-                "cannot open journal {}: {live_bytes} live bytes do not fit the segment size \
-                 (nothing was changed; raise the size)",
-                path.display()
-            ),
-            Self::MissingParent { path } => write!(
-                f,
-                "cannot create journal directory {}: its parent does not exist (not starting)",
-                path.display()
-            ),
-            Self::NotADirectory { path } => write!(
-                f,
-                "cannot open journal {}: not a directory (not starting)",
-                path.display()
-            ),
-            Self::ReadOnly { path, cause } => {
-                write!(
-                    f,
-                    "cannot write journal {}: {cause} (not starting)",
-                    path.display()
-                )
+            Self::SegmentBytes { given } => {
+                let (least, most) = (super::SEGMENT_BYTES_MIN, super::SEGMENT_BYTES_MAX);
+                let cause = format!("{given} bytes are not whole pages from {least} to {most}");
+                ("use segment size", None, cause + " (not starting)")
             }
-            Self::Locked { path } => write!(
-                f,
-                "cannot lock journal {}: another process holds it (not starting)",
-                path.display()
-            ),
-            Self::Foreign { path } => write!(
-                f,
-                "cannot read segment {}: not written by limpet (left untouched; move it away)",
-                path.display()
-            ),
-            Self::FromTheFuture { path, version } => write!(
-                f,
-                "cannot read segment {}: format version {version} is newer than this limpet \
-                 (left untouched; install the newer one)",
-                path.display()
-            ),
+            Self::SegmentTooSmall { path, live_bytes } => {
+                let cause = format!("{live_bytes} live bytes do not fit (raise the segment size)");
+                ("open journal", Some(path), cause)
+            }
+            Self::MissingParent { path } => {
+                let cause = "its parent does not exist (not starting)";
+                ("create journal", Some(path), cause.into())
+            }
+            Self::NotADirectory { path } => {
+                let cause = "not a directory (not starting)";
+                ("open journal", Some(path), cause.into())
+            }
+            Self::ReadOnly { path, cause } => {
+                ("write", Some(path), format!("{cause} (not starting)"))
+            }
+            Self::Locked { path } => {
+                let cause = "another process holds it (not starting)";
+                ("lock journal", Some(path), cause.into())
+            }
+            Self::Foreign { path } => {
+                let cause = "not written by limpet (left untouched; move it away)";
+                ("read segment", Some(path), cause.into())
+            }
+            Self::FromTheFuture { path, version } => {
+                let cause = format!("format version {version} is newer than this limpet");
+                ("read segment", Some(path), cause + " (left untouched)")
+            }
             Self::NoSpace {
                 path,
                 segment_bytes,
-            } => write!(
-                f,
-                "cannot create segment {}: no space for {segment_bytes} bytes (not starting; free some)",
-                path.display()
+            } => {
+                let cause = format!("no space for its {segment_bytes} bytes (free some)");
+                ("create segment", Some(path), cause)
+            }
+            Self::RecordTooLarge { bytes } => {
+                let most = super::PAYLOAD_BYTES_MAX;
+                let cause = format!("{bytes} bytes of payload are above {most} (not written)");
+                ("append record", None, cause)
+            }
+            Self::Full { live_bytes } => {
+                let cause = format!("{live_bytes} live bytes leave no room (not written)");
+                ("append record", None, cause)
+            }
+            Self::Io { verb, path, cause } => (
+                verb,
+                Some(path),
+                format!("{cause} (nothing committed is lost)"),
             ),
-            Self::RecordTooLarge { bytes } => write!(
-                f,
-                "cannot append record: its {bytes} bytes of payload are above {} (not written)",
-                super::PAYLOAD_BYTES_MAX
-            ),
-            Self::Full { live_bytes } => write!(
-                f,
-                "cannot append record: {live_bytes} live bytes leave no room (not written)"
-            ),
-            Self::Io { verb, path, cause } => {
-                write!(
-                    f,
-                    "cannot {verb} {}: {cause} (nothing committed is lost)",
-                    path.display()
+            Self::Failed { path, cause } => {
+                let cause = format!("two segments failed, the last one at {cause}");
+                (
+                    "write journal",
+                    Some(path),
+                    cause + " (what was committed stays)",
                 )
             }
-            Self::Failed { path, cause } => write!(
-                f,
-                "cannot write journal {}: two segments failed, the last one with: {cause} \
-                 (accepting nothing more; what was committed stays)",
-                path.display()
-            ),
         }
     }
 }

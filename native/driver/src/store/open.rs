@@ -20,8 +20,8 @@ impl Store {
     /// Memory is bounded by the live records' index and one payload.
     ///
     /// # Errors
-    /// A named refusal ([`StoreError`]) that leaves the journal as it was. Damage is no error: it
-    /// is handed out as a gap, and the segment is kept in quarantine.
+    /// A named refusal ([`StoreError`]) that loses nothing; what was handed out before it is void.
+    /// Damage is no error: it is handed out as a gap, and the segment is kept in quarantine.
     pub fn open(
         dir: &Path,
         options: &Options,

@@ -5,10 +5,10 @@
 
 use std::io;
 
-use super::Recovered;
 use super::live::{LiveSet, Place};
 use super::record::{Gap, HEADER_BYTES};
 use super::segment::{Segment, Tail};
+use super::{Recovered, SEGMENT_BYTES_MAX};
 
 /// What was found.
 #[derive(Default)]
@@ -89,10 +89,10 @@ impl Recovery {
     }
 
     /// Notes that bytes at the end, which were durable once, are gone. As many numbers count as
-    /// lost as could have fitted, so that none is given out twice.
-    fn lose(&mut self, bytes: u64, lost_seq: u64, visit: &mut dyn FnMut(Recovered<'_>)) {
+    /// lost as a segment can hold, so that none is given out twice.
+    fn lose(&mut self, bytes: u64, sealed_seq: u64, visit: &mut dyn FnMut(Recovered<'_>)) {
         let first_lost = self.tail.last_seq + 1;
-        let next_seq = (first_lost + bytes.div_ceil(HEADER_BYTES).max(1)).max(lost_seq + 1);
+        let next_seq = first_lost.max(sealed_seq) + SEGMENT_BYTES_MAX / HEADER_BYTES;
         let gap = Gap {
             first_lost,
             next_seq,
