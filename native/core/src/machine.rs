@@ -59,6 +59,8 @@ pub struct Machine {
     pub(crate) recovering: u16,
     pub(crate) timeline: Timeline,
     pub(crate) restart: Restart,
+    /// Filled while the journal is read, empty ever after.
+    pub(crate) released: Vec<(u64, u64)>,
     pub(crate) stats: Stats,
     pub(crate) draining: bool,
     pub(crate) reports: u16,
@@ -94,6 +96,7 @@ impl Machine {
             recovering: 0,
             timeline: Timeline::default(),
             restart: Restart::default(),
+            released: Vec::new(),
             stats: Stats::default(),
             draining: false,
             reports: 0,

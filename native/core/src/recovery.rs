@@ -87,7 +87,7 @@ impl Machine {
             Record::Accepted(accepted) => {
                 let steps = accepted.steps as usize;
                 let slot = self.arena.free_task().ok_or(ReplayError::AboveLimits)?;
-                let id = self.ids.free_slot().ok_or(ReplayError::AboveLimits)?;
+                let id = self.replay_id(accepted.key)?;
                 if steps > self.arena.free_steps() as usize {
                     return Err(ReplayError::AboveLimits);
                 }
@@ -97,7 +97,7 @@ impl Machine {
                 self.arena.tasks[slot as usize].used_ms = used_ms;
             }
             Record::Tombstone { key, expires_ms } => {
-                let id = self.ids.free_slot().ok_or(ReplayError::AboveLimits)?;
+                let id = self.replay_id(key)?;
                 self.ids.set(id, key, 0, seq, expires_ms, Kind::Tombstone);
             }
             Record::Delivered { key, digest, expires_ms, outcome } => {
@@ -108,8 +108,9 @@ impl Machine {
                         self.recovering -= 1;
                         id
                     }
-                    None => self.ids.free_slot().ok_or(ReplayError::AboveLimits)?,
+                    None => self.replay_id(key)?,
                 };
+                self.released.push((task, seq));
                 self.ids.set(id, key, digest, task, expires_ms, Kind::Ended(outcome));
             }
             other => {
@@ -119,6 +120,24 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// A place for an id. An older entry of the same key, and expired ones when the table is full, had
+    /// been forgotten when the record was written; they are read again until a compaction drops them.
+    fn replay_id(&mut self, key: u128) -> Result<u16, ReplayError> {
+        let full = self.ids.free_slot().is_none();
+        let stale = self.ids.find(key).filter(|id| !matches!(self.ids.get(*id).kind, Kind::Live(_)));
+        let expired = if full { self.ids.expired(self.timeline.wall_ms()) } else { None };
+        if let Some(id) = stale.or(expired) {
+            self.released.push((self.ids.get(id).seq, u64::MAX));
+            self.ids.forget(id);
+        }
+        self.ids.free_slot().ok_or(ReplayError::AboveLimits)
+    }
+
+    /// What the store must release again after a replay: pairs of a task and the first record to keep.
+    pub fn take_released(&mut self) -> Vec<(u64, u64)> {
+        core::mem::take(&mut self.released)
     }
 
     /// Some records are gone. Every task that lives here may have lost some of its history.

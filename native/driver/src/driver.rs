@@ -193,8 +193,11 @@ fn replay(
             machine.replay_gap();
         }
     };
-    let (store, report) =
+    let (mut store, report) =
         Store::open(directory, &options, &mut visit).map_err(|cause| cause.to_string())?;
+    for (task, keep_from) in machine.take_released() {
+        store.release(task, keep_from);
+    }
     opened.created = report.created;
     opened.records = report.records;
     opened.torn_bytes = report.torn_bytes;

@@ -26,7 +26,7 @@ pub fn submission(
         digest: names::short(digest),
         expires_ms: plan.expires_at_ms,
         clock_waived,
-        schedule_to_close_ms: u64::from(plan.schedule_to_close_ms),
+        schedule_to_close_ms: plan.schedule_to_close_ms.map_or(0, u64::from),
         finally_ms: plan.finally_ms,
         priority: plan.priority,
         additions: u8::try_from(plan.ceilings.steps).unwrap_or(u8::MAX),

@@ -42,7 +42,7 @@ pub struct Plan {
     pub source: String,
     /// When the task is stale, in milliseconds since 1970.
     pub expires_at_ms: u64,
-    /// Timeout of the whole task, in milliseconds.
+    /// Timeout of the whole task, in milliseconds; `None` is none.
     pub schedule_to_close_ms: Option<u32>,
     /// Timeout of all finally steps together, in milliseconds.
     pub finally_ms: u32,
@@ -336,9 +336,10 @@ impl Plan {
         let instant = (1..=INSTANT_MS_MAX).contains(&self.expires_at_ms);
         require(instant, "expires_at_ms is out of range")?;
         require(
-            is_clock(self.schedule_to_close_ms),
+            self.schedule_to_close_ms.is_none_or(is_clock),
             "schedule_to_close_ms is out of range",
         )?;
+        require(is_clock(self.finally_ms), "finally_ms is out of range")?;
         require(
             self.priority.unsigned_abs() <= 100,
             "its priority is not -100 to 100",

@@ -556,6 +556,7 @@ impl World {
             let replayed = self.machine.replay(stored.seq, stored.task, stored.kind, &stored.bytes);
             replayed.expect("what was written can be read");
         }
+        self.dead = self.machine.take_released();
         self.forget_lost_extensions();
         self.check.survived(self.disk.iter().map(|stored| stored.seq));
         self.machine.recovered(self.now());

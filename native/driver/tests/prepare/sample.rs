@@ -26,7 +26,7 @@ pub fn step(name: &str, tool: &str, input: Value) -> Value {
 pub fn task(steps: &[Value]) -> Value {
     json!({
         "plan": 1, "id": "app-1", "source": "ops", "expires_at_ms": 1_795_600_000_000_u64,
-        "schedule_to_close_ms": 1_200_000, "priority": 0,
+        "schedule_to_close_ms": 1_200_000, "finally_ms": 30_000, "priority": 0,
         "ceilings": {"steps": 0, "tools": []}, "steps": steps,
     })
 }
