@@ -140,9 +140,9 @@ mod tests {
     /// Families alternate from the preferred one, order within a family stays, eight at most.
     #[test]
     fn addresses_alternate_between_families() {
-        let six = |n| SocketAddr::new(IpAddr::V6(n.into()), 1883);
+        let six = |n: u128| SocketAddr::new(IpAddr::V6(n.into()), 1883);
         let four = |n: u32| SocketAddr::new(IpAddr::V4(n.into()), 1883);
-        let found = [six(1u128), six(2), six(3), four(1), four(2)];
+        let found = [six(1), six(2), six(3), four(1), four(2)];
         assert_eq!(
             alternate(&found),
             [six(1), four(1), six(2), four(2), six(3)]
