@@ -28,7 +28,8 @@ DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 def decode(body: bytes) -> object:
     """Return the value in `body`; TaskError names the first bound it breaks."""
     if len(body) > MESSAGE_BYTES_MAX:
-        raise TaskError("too_large", f"the body has {len(body)} bytes, at most {MESSAGE_BYTES_MAX}")
+        detail = f"the body has {len(body)} bytes, at most {MESSAGE_BYTES_MAX}"
+        raise TaskError("body_too_long", detail)
     keys = _scan(body)
     try:
         value: object = orjson.loads(body)
@@ -58,12 +59,12 @@ def _scan(body: bytes) -> int:
     of strings. That is exact for JSON, and only JSON is let through later.
     """
     if body.count(b'"') > 2 * ITEMS_MAX:
-        raise TaskError("too_large", f"the body has more than {ITEMS_MAX} strings")
+        raise TaskError("too_many_values", f"the body has more than {ITEMS_MAX} strings")
     plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside = b" ".join(plain.split(b'"')[::2])
     keys = outside.count(b":")
     if outside.count(b",") + keys > ITEMS_MAX:
-        raise TaskError("too_large", f"the body has more than {ITEMS_MAX} values")
+        raise TaskError("too_many_values", f"the body has more than {ITEMS_MAX} values")
     depth = 0
     for bracket in outside.translate(None, NOT_BRACKETS):
         depth += 1 if bracket in b"[{" else -1

@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from typing import Any, NamedTuple
 
-from limpet import topics
+from limpet import toml, topics
 from limpet.errors import ConfigError
 from limpet.fields import Field, choice, duration, flag, optional, path, size, text, whole
-from limpet.toml import Source, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,26 +193,26 @@ SECTIONS: dict[tuple[str, ...], dict[str, Field]] = {
 }
 
 
-def load_config(file: str) -> Config:
+def load(file: str) -> Config:
     """Read the file at `file`; ConfigError holds all mistakes."""
     mistakes: list[str] = []
-    source = load(file, mistakes)
+    source = toml.load(file, mistakes)
     config = _compile(source, os.uname().nodename) if source else None
     if config is None or mistakes:
         raise ConfigError(mistakes)
     return config
 
 
-def parse_config(file: str, content: str, host_name: str) -> Config:
+def parse(file: str, content: str, host_name: str) -> Config:
     """Compile `content`, which stands at `file`; `host_name` is the default device name."""
     mistakes: list[str] = []
-    config = _compile(Source(file, content, mistakes), host_name)
+    config = _compile(toml.Source(file, content, mistakes), host_name)
     if mistakes:
         raise ConfigError(mistakes)
     return config
 
 
-def _compile(source: Source, host_name: str) -> Config:
+def _compile(source: toml.Source, host_name: str) -> Config:
     """Build a Config from what is right in `source`; its mistakes lie with the source."""
     values = {where: _section(source, where) for where in SECTIONS}
     device = _with_defaults(source, values, host_name)
@@ -234,7 +233,7 @@ def _compile(source: Source, host_name: str) -> Config:
     )
 
 
-def _section(source: Source, where: tuple[str, ...]) -> dict[str, Any]:
+def _section(source: toml.Source, where: tuple[str, ...]) -> dict[str, Any]:
     table: Any = source.root
     for name in where:
         table = table.get(name, {}) if isinstance(table, dict) else {}
@@ -243,7 +242,7 @@ def _section(source: Source, where: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _with_defaults(
-    source: Source, values: dict[tuple[str, ...], dict[str, Any]], host_name: str
+    source: toml.Source, values: dict[tuple[str, ...], dict[str, Any]], host_name: str
 ) -> Device:
     """Fill in the defaults that depend on something else."""
     device, broker = values["device",], values["broker",]
@@ -259,7 +258,7 @@ def _with_defaults(
     return Device(**device)
 
 
-def _cross_check(source: Source, values: dict[tuple[str, ...], dict[str, Any]]) -> None:
+def _cross_check(source: toml.Source, values: dict[tuple[str, ...], dict[str, Any]]) -> None:
     """Refuse what is right key by key and wrong together."""
     broker, tls, limits = values["broker",], values["broker", "tls"], values["limits",]
 

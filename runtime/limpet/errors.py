@@ -28,18 +28,26 @@ EXITS = {
 
 # Reason codes: the only words a peer may branch on. PROTOCOL.md prints this table; a test compares.
 REASONS = {
-    # The message.
-    "too_large": "the message, a string or an object is larger than the protocol allows",
+    # The frame.
+    "frame_unknown": "the message does not begin with limpet/",
+    "header_too_long": "the header line exceeds 256 bytes",
+    "header_unterminated": "the header line has no end",
+    "header_malformed": "the header is not words with one space between",
+    "version_unsupported": "the version is not spoken here",
+    "algorithm_unknown": "the signature's algorithm is not known",
+    "signature_malformed": "the key id or the signature has another form",
+    "signature_unsupported": "signatures are not verified by this version",
+    "signature_required": "the tool needs a signed task on this broker",
+    "body_empty": "the frame has no body",
+    "body_too_long": "the body is larger than the protocol allows",
+    "topic_invalid": "a topic is outside the grammar",
+    # The body.
     "not_json": "the body is not UTF-8 JSON",
+    "too_many_values": "the body holds more strings or values than the protocol allows",
     "too_deep": "values nest deeper than 16",
     "duplicate_key": "an object names the same key twice",
     "number_range": "a number cannot be kept exactly",
-    "topic_invalid": "the topic is outside the grammar",
-    "frame_invalid": "the frame's header cannot be read",
-    "signature_required": "policy wants a signed frame and this one is not",
-    "signature_invalid": "the frame's signature does not fit its body",
     # The document.
-    "version_unsupported": "the document's version is not spoken here",
     "field_missing": "a required field is absent",
     "field_unknown": "a field that the protocol does not know",
     "field_invalid": "a field has the wrong type, form or range",
@@ -48,7 +56,9 @@ REASONS = {
     "reference_invalid": "a reference cannot be read",
     "reference_unknown": "a reference or when names no earlier step",
     "retry_not_allowed": "a step that stops on interruption may only retry before exec",
-    "plan_exceeded": "a continuation asks for more steps or other tools than its task allows",
+    "extension_above_ceiling": "a continuation asks for more steps or other tools than allowed",
+    "plan_invalid": "the compiled task is outside its bounds",
+    "plan_too_long": "the compiled task exceeds 128 KiB",
     # Admission.
     "expired": "the task's expires_at has passed",
     "clock_untrusted": "the device does not know the time well enough to judge expires_at",
@@ -73,10 +83,20 @@ REASONS = {
     "clock_above_ceiling": "a clock is above the tool's ceiling",
     "limit_above_ceiling": "a limit is above the tool's ceiling",
     "interruption_not_allowed": "the tool does not allow this on_interruption",
+    "heartbeat_not_declared": "a heartbeat clock for a tool that declares no heartbeat",
     "reference_missing": "a reference names a result that is not there",
     "reference_type": "a reference of this type cannot stand here",
     "reference_truncated": "a reference names an output that was not kept whole",
-    "argument_too_long": "an argument is longer than the system allows",
+    "reference_too_long": "an expanded text exceeds 8 KiB",
+    "reference_in_command": "a reference would choose the program",
+    "reference_in_environment": "a reference would choose the name of a variable",
+    "reference_in_script": "a reference inside a script; arguments may hold one",
+    "argument_too_long": "an argument is longer, or there are more, than allowed",
+    "argument_has_nul": "an argument holds NUL",
+    "argument_is_option": "a text would be read as an option by the program",
+    "environment_invalid": "a variable's name or value cannot stand in an environment",
+    "input_too_long": "the expanded input exceeds 64 KiB",
+    "payload_too_long": "a payload to publish exceeds 16 KiB",
 }
 
 

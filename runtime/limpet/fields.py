@@ -40,10 +40,11 @@ def text(value: object) -> str:
 
 
 def path(value: object) -> str:
-    """Read an absolute path without `.` and `..` parts."""
+    """Read an absolute path without empty, `.` and `..` parts."""
     name = text(value)
-    if not name.startswith("/") or any(part in (".", "..") for part in name.split("/")):
-        raise ValueError(f'must be an absolute path without "." and "..", not "{name}"')
+    plain = all(part not in ("", ".", "..") for part in name[1:].split("/")) or name == "/"
+    if not name.startswith("/") or not plain:
+        raise ValueError(f'must be an absolute path without "//", "." and "..", not "{name}"')
     return name
 
 
@@ -100,7 +101,7 @@ def nullable(read: Read) -> Read:
     return lambda value: None if value is None else read(value)
 
 
-def milli(minimum: int, maximum: int) -> Read:
+def milli(minimum: float, maximum: float) -> Read:
     """Return a reader for a number in a range, as thousandths."""
 
     def read(value: object) -> object:

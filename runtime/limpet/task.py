@@ -32,6 +32,8 @@ VERSION = 1
 STEPS_MAX = 32
 # Clocks are 1 ms to 2^31 ms (24 days).
 CLOCK_MS_MAX = 1 << 31
+# The last instant whose nanoseconds fit 63 bits.
+INSTANT_MS_MAX = 9_223_372_036_854
 START_TO_CLOSE_MS = 60_000
 FINALLY_START_TO_CLOSE_MS = 30_000
 WHEN_TEXT_CHARACTERS_MAX = 256
@@ -62,6 +64,13 @@ def _step_name(value: object) -> object:
     return value
 
 
+def _instant(value: object) -> object:
+    instant_ms = parse_instant(value)
+    if not 0 < instant_ms <= INSTANT_MS_MAX:
+        raise ValueError(f'is "{value}", must be after 1970 and before 2262')
+    return instant_ms
+
+
 def _steps(value: object) -> object:
     if not isinstance(value, list):
         raise ValueError("must be an array of steps")
@@ -85,7 +94,7 @@ _clock = duration(1, CLOCK_MS_MAX)
 DOCUMENT = {
     "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
     "id": Field(REQUIRED, _name),
-    "expires_at": Field(REQUIRED, parse_instant, "_ms"),
+    "expires_at": Field(REQUIRED, _instant, "_ms"),
     "schedule_to_close": Field("1h", _clock, "_ms"),
     "priority": Field(0, whole(-100, 100)),
     "steps": Field(REQUIRED, _steps),
@@ -123,12 +132,12 @@ LIMITS = {
     "memory": Field(None, nullable(size(1 << 20, 1 << 40)), "_bytes"),
     "output": Field(None, nullable(size(1 << 10, 1 << 30)), "_bytes"),
     "pids": Field(None, nullable(whole(1, 32768))),
-    "cpu": Field(None, nullable(milli(0, 64)), "_milli"),
+    "cpu": Field(None, nullable(milli(0.01, 64)), "_milli"),
 }
 WHEN_SUBJECTS = ("outcome", "exit_code", "result.<path>")
 
 
-def compile_task(document: object, source: str, now_ms: int) -> dict[str, object]:
+def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
     """Return the plan of `document`, which came from `source`; TaskError names the first fault.
 
     `now_ms` is wall time: a task whose `expires_at` is not after it is refused as `expired`.
@@ -166,19 +175,19 @@ def compile_task(document: object, source: str, now_ms: int) -> dict[str, object
     }
 
 
-def extend_task(plan: dict[str, Any], after_step: int, next_steps: object) -> dict[str, object]:
+def extend(plan: dict[str, Any], after_step: int, next_steps: object) -> dict[str, object]:
     """Return the extension of `plan` by the steps that the result of step `after_step` asks for.
 
     The new steps run after every main step there is and may refer to all of them. They stand
     behind the existing steps, so that no index changes. TaskError as for a task, and
-    `plan_exceeded` beyond the plan's ceilings.
+    `extension_above_ceiling` beyond the plan's ceilings.
     """
     if not isinstance(next_steps, list) or not next_steps:
         raise TaskError("field_invalid", "next: must be an array of at least one step")
     ceilings, steps = plan["ceilings"], plan["steps"]
     if len(next_steps) > ceilings["steps"]:
         raise TaskError(
-            "plan_exceeded",
+            "extension_above_ceiling",
             f"next: has {len(next_steps)} steps, the task allows {ceilings['steps']} more",
         )
     scope = {step["name"]: index for index, step in enumerate(steps)}
@@ -187,7 +196,8 @@ def extend_task(plan: dict[str, Any], after_step: int, next_steps: object) -> di
     for index, step in enumerate(added):
         if step["tool"] not in ceilings["tools"]:
             raise TaskError(
-                "plan_exceeded", f'next[{index}].tool: plan.tools does not name "{step["tool"]}"'
+                "extension_above_ceiling",
+                f'next[{index}].tool: plan.tools does not name "{step["tool"]}"',
             )
     return {
         "plan": VERSION,
@@ -331,7 +341,8 @@ def _compile_subject(subject: str, value: object, where: str) -> dict[str, Any]:
     if not subject.startswith("result."):
         hint = nearest(subject, ["outcome", "exit_code"])
         raise TaskError("field_unknown", f"{where}.{subject[:64]}: is not a known field{hint}")
-    if isinstance(value, dict | list) or len(str(value)) > WHEN_TEXT_CHARACTERS_MAX:
+    long = isinstance(value, str) and len(value) > WHEN_TEXT_CHARACTERS_MAX
+    if isinstance(value, dict | list) or long:
         raise TaskError(
             "field_invalid",
             f"{where}.{subject[:64]}: must be null, a number, true, false or a text of at most "

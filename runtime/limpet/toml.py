@@ -45,6 +45,11 @@ class Source:
             where = where[:-1]
         return f"{self.path}:{self._lines[where]}"
 
+    @property
+    def faults(self) -> int:
+        """How many mistakes there are so far, in this file and those read before it."""
+        return len(self._mistakes)
+
     def fault(self, where: Where, text: str) -> None:
         """Add one mistake at the key `where`."""
         self._mistakes.append(f"{self.origin(where)}: {_dotted(where)}{text}")
