@@ -134,6 +134,13 @@ LIMITS = {
     "pids": Field(None, nullable(whole(1, 32768))),
     "cpu": Field(None, nullable(milli(0.01, 64)), "_milli"),
 }
+CANCEL = {
+    "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
+    "id": Field(REQUIRED, _name),
+    "source": Field(None, nullable(_name)),
+    "expires_at": Field(None, nullable(_instant), "_ms"),
+}
+CANCEL_EXPIRY_MS = 86_400_000
 WHEN_SUBJECTS = ("outcome", "exit_code", "result.<path>")
 
 
@@ -142,15 +149,7 @@ def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
 
     `now_ms` is wall time: a task whose `expires_at` is not after it is refused as `expired`.
     """
-    if isinstance(document, dict) and document.get("limpet", VERSION) != VERSION:
-        raise TaskError("version_unsupported", f"limpet: must be {VERSION}")
-    fields = _take(document, "", DOCUMENT)
-    if fields["expires_at_ms"] <= now_ms:
-        raise TaskError(
-            "expired",
-            f"expires_at: {format_instant(fields['expires_at_ms'])} is not after the device's "
-            f"time {format_instant(now_ms)}",
-        )
+    fields = _take_fresh(document, DOCUMENT, now_ms)
     ceilings = _take(fields["plan"], "plan", CEILINGS)
     main, last = fields["steps"], fields["finally"]
     if not main:
@@ -172,6 +171,20 @@ def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
         "priority": fields["priority"],
         "ceilings": ceilings,
         "steps": steps,
+    }
+
+
+def compile_cancel(document: object, sender: str, now_ms: int) -> dict[str, object]:
+    """Return which task `document` cancels, and until when the cancel is remembered.
+
+    The task's source is `sender` unless the document names another, which only an operator may
+    do; whether `sender` is one is not decided here.
+    """
+    fields = _take_fresh(document, CANCEL, now_ms)
+    return {
+        "id": fields["id"],
+        "source": fields["source"] or sender,
+        "expires_at_ms": fields["expires_at_ms"] or now_ms + CANCEL_EXPIRY_MS,
     }
 
 
@@ -207,6 +220,18 @@ def extend(plan: dict[str, Any], after_step: int, next_steps: object) -> dict[st
         "ceilings": {"steps": ceilings["steps"] - len(added), "tools": ceilings["tools"]},
         "steps": added,
     }
+
+
+def _take_fresh(document: object, known: dict[str, Field], now_ms: int) -> dict[str, Any]:
+    """Read a whole document of our version whose `expires_at`, if any, lies after `now_ms`."""
+    if isinstance(document, dict) and document.get("limpet", VERSION) != VERSION:
+        raise TaskError("version_unsupported", f"limpet: must be {VERSION}")
+    fields = _take(document, "", known)
+    expires_at_ms = fields["expires_at_ms"]
+    if expires_at_ms is not None and expires_at_ms <= now_ms:
+        shown, now = format_instant(expires_at_ms), format_instant(now_ms)
+        raise TaskError("expired", f"expires_at: {shown} is not after the device's time {now}")
+    return fields
 
 
 def _take(table: object, where: str, fields: dict[str, Field]) -> dict[str, Any]:
