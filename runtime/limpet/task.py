@@ -36,6 +36,7 @@ CLOCK_MS_MAX = 1 << 31
 INSTANT_MS_MAX = 9_223_372_036_854
 START_TO_CLOSE_MS = 60_000
 FINALLY_START_TO_CLOSE_MS = 30_000
+MAXIMUM_INTERVAL_MS = 60_000
 WHEN_TEXT_CHARACTERS_MAX = 256
 
 OUTCOMES = (
@@ -124,7 +125,7 @@ RETRY = {
     "maximum_attempts": Field(1, whole(1, 100)),
     "initial_interval": Field("1s", _clock, "_ms"),
     "backoff_coefficient": Field(2, milli(1, 10), "_milli"),
-    "maximum_interval": Field("1m", _clock, "_ms"),
+    "maximum_interval": Field(None, nullable(_clock), "_ms"),
     "jitter": Field(0.25, milli(0, 1), "_milli"),
     "on": Field("any", choice("any", "before_exec")),
 }
@@ -192,7 +193,8 @@ def extend(plan: dict[str, Any], after_step: int, next_steps: object) -> dict[st
     """Return the extension of `plan` by the steps that the result of step `after_step` asks for.
 
     The new steps run after every main step there is and may refer to all of them. They stand
-    behind the existing steps, so that no index changes. TaskError as for a task, and
+    behind the existing steps, so that no index changes; for a further extension the caller appends
+    them to the plan's steps and takes over the ceilings. TaskError as for a task, and
     `extension_above_ceiling` beyond the plan's ceilings.
     """
     if not isinstance(next_steps, list) or not next_steps:
@@ -284,6 +286,8 @@ def _compile_step(
     fields: dict[str, Any], where: str, is_finally: bool, scope: Scope
 ) -> dict[str, Any]:
     retry = _take(fields["retry"], f"{where}.retry", RETRY)
+    if retry["maximum_interval_ms"] is None:
+        retry["maximum_interval_ms"] = max(MAXIMUM_INTERVAL_MS, retry["initial_interval_ms"])
     if retry["maximum_interval_ms"] < retry["initial_interval_ms"]:
         raise TaskError(
             "field_invalid", f"{where}.retry.maximum_interval: is below initial_interval"

@@ -83,7 +83,7 @@ def _parse(text: object, units: dict[str, int], wanted: str) -> int:
         raise ValueError(f"must be a text with {wanted}")
     unit = text.lstrip(DIGITS)
     digits = text[: len(text) - len(unit)]
-    if unit not in units or not 1 <= len(digits) <= 15:
+    if unit not in units or not 1 <= len(digits) <= 16:
         listed = ", ".join(units)
         raise ValueError(f'must be {wanted}, not "{text[:32]}" (units: {listed})')
     value = int(digits) * units[unit]
