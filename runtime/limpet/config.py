@@ -11,7 +11,18 @@ from typing import Any, NamedTuple
 
 from limpet import toml, topics
 from limpet.errors import ConfigError
-from limpet.fields import Field, choice, duration, flag, optional, path, size, text, whole
+from limpet.fields import (
+    Field,
+    choice,
+    duration,
+    flag,
+    optional,
+    path,
+    plain_name,
+    size,
+    text,
+    whole,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,12 +123,6 @@ class Config(NamedTuple):
     socket: Socket
 
 
-def _name(value: object) -> str:
-    if not topics.is_name(value):
-        raise ValueError("must be 1 to 64 of A-Z a-z 0-9 . _ -")
-    return str(value)
-
-
 def _prefix(value: object) -> str:
     if not topics.is_prefix(value):
         raise ValueError("must be one to four names joined by /")
@@ -129,7 +134,7 @@ def _duration(default: str, minimum_ms: int, maximum_ms: int) -> Field:
 
 
 DEVICE = {
-    "name": Field("", optional(_name)),
+    "name": Field("", optional(plain_name)),
     "prefix": Field("limpet", _prefix),
     "state_directory": Field("/var/lib/limpet", path),
 }
@@ -138,7 +143,7 @@ BROKER = {
     "port": Field(0, whole(0, 65535)),
     "username": Field("", optional(text)),
     "password_file": Field("", optional(path)),
-    "client_id": Field("", optional(_name)),
+    "client_id": Field("", optional(plain_name)),
     # The broker may drop us after one and a half of it, so it bounds how late a dead link shows.
     "keepalive": _duration("60s", 5 * SECOND, 18 * HOUR),
     "protocol": Field("auto", choice("5", "3.1.1", "auto")),
@@ -197,26 +202,22 @@ def load(file: str) -> Config:
     """Read the file at `file`; ConfigError holds all mistakes."""
     mistakes: list[str] = []
     source = toml.load(file, mistakes)
-    config = _compile(source, os.uname().nodename) if source else None
-    if config is None or mistakes:
-        raise ConfigError(mistakes)
-    return config
+    return _compile(source, os.uname().nodename, mistakes)
 
 
 def parse(file: str, content: str, host_name: str) -> Config:
     """Compile `content`, which stands at `file`; `host_name` is the default device name."""
     mistakes: list[str] = []
-    config = _compile(toml.Source(file, content, mistakes), host_name)
-    if mistakes:
-        raise ConfigError(mistakes)
-    return config
+    return _compile(toml.Source(file, content, mistakes), host_name, mistakes)
 
 
-def _compile(source: toml.Source, host_name: str) -> Config:
-    """Build a Config from what is right in `source`; its mistakes lie with the source."""
+def _compile(source: toml.Source, host_name: str, mistakes: list[str]) -> Config:
+    """Build a Config unless there are `mistakes`, to which `source` adds."""
     values = {where: _section(source, where) for where in SECTIONS}
     device = _with_defaults(source, values, host_name)
     _cross_check(source, values)
+    if mistakes:
+        raise ConfigError(mistakes)
     broker = values["broker",]
     return Config(
         device=device,

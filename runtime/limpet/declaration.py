@@ -21,6 +21,7 @@ from limpet.fields import (
     nullable,
     optional,
     path,
+    plain_name,
     size,
     text,
     whole,
@@ -42,13 +43,6 @@ ENVIRONMENT_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 ENVIRONMENT_CHARACTERS_MAX = 64
 # The spawner's own: a tool learns from them where to report.
 RESERVED_ENVIRONMENT = "LIMPET_"
-
-
-def name(value: object) -> object:
-    """Read the name of a tool or a source."""
-    if not is_name(value):
-        raise ValueError("must be 1 to 64 of A-Z a-z 0-9 . _ -")
-    return value
 
 
 def alphabet(value: object) -> str:
@@ -80,7 +74,7 @@ def in_alphabet(value: str, characters: str) -> bool:
 
 def _argument(value: object) -> object:
     if isinstance(value, dict) and list(value) == ["param"]:
-        return {"param": name(value["param"])}
+        return {"param": plain_name(value["param"])}
     if isinstance(value, str):
         return text(value)
     raise ValueError('must hold texts and { param = "name" } only')
@@ -107,7 +101,7 @@ _clock = duration(1, CLOCK_MS_MAX)
 _size = size(1, 1 << 40)
 
 TOOL = {
-    "name": Field(REQUIRED, name),
+    "name": Field(REQUIRED, plain_name),
     "argv": Field([], listed(_argument, ARGV_MAX)),
     "program": Field("", optional(path)),
     "user": Field("", optional(_login)),

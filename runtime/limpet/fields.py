@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from limpet.errors import nearest
+from limpet.topics import is_name
 from limpet.units import format_duration, format_size, parse_duration, parse_size
 
 TYPE_CHECKING = False
@@ -39,13 +40,20 @@ def text(value: object) -> str:
     return value
 
 
+def plain_name(value: object) -> str:
+    """Read a name as topics have it: 1 to 64 of `A-Za-z0-9._-`."""
+    if not isinstance(value, str) or not is_name(value):
+        raise ValueError("must be 1 to 64 of A-Z a-z 0-9 . _ -")
+    return value
+
+
 def path(value: object) -> str:
     """Read an absolute path without empty, `.` and `..` parts."""
-    name = text(value)
-    plain = all(part not in ("", ".", "..") for part in name[1:].split("/")) or name == "/"
-    if not name.startswith("/") or not plain:
-        raise ValueError(f'must be an absolute path without "//", "." and "..", not "{name}"')
-    return name
+    file = text(value)
+    plain = all(part not in ("", ".", "..") for part in file[1:].split("/")) or file == "/"
+    if not file.startswith("/") or not plain:
+        raise ValueError(f'must be an absolute path without "//", "." and "..", not "{file}"')
+    return file
 
 
 def flag(value: object) -> bool:

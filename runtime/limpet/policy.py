@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from limpet import declaration, toml
 from limpet.builtin import builtin_tools
 from limpet.errors import ConfigError, nearest
-from limpet.fields import REQUIRED, Field, choice, listed, nullable, path, text
+from limpet.fields import REQUIRED, Field, choice, listed, nullable, path, plain_name, text
 
 RULES_MAX = 256
 TOOLS_MAX = 256
@@ -45,7 +45,7 @@ class Site(NamedTuple):
 
 
 def _source(value: object) -> object:
-    return value if value == ANY else declaration.name(value)
+    return value if value == ANY else plain_name(value)
 
 
 def _host(value: object) -> str:
@@ -63,7 +63,7 @@ ALLOW = {
     "source": Field(REQUIRED, _source),
     "tools": Field(REQUIRED, listed(_source, TOOLS_MAX)),
 }
-OPERATOR = {"source": Field(REQUIRED, declaration.name)}
+OPERATOR = {"source": Field(REQUIRED, plain_name)}
 HOSTS = {"allow": Field([], listed(_host, HOSTS_MAX))}
 FILES = {kind: Field(None, nullable(path)) for kind in ("read", "write", "hash")}
 CLOCK = {"untrusted": Field("refuse", choice("refuse", "accept"))}
@@ -77,9 +77,7 @@ def load(policy_file: str, tools_directory: str, site: Site) -> Policy:
     mistakes: list[str] = []
     policy = toml.load(policy_file, mistakes)
     tools = [toml.load(file, mistakes) for file in _tool_files(tools_directory, mistakes)]
-    if policy is None:
-        raise ConfigError(mistakes)
-    return compile(policy, [tool for tool in tools if tool], site, mistakes)
+    return compile(policy, tools, site, mistakes)
 
 
 def compile(

@@ -17,6 +17,7 @@ from limpet.fields import (
     flag,
     milli,
     nullable,
+    plain_name,
     size,
     whole,
 )
@@ -51,12 +52,6 @@ OUTCOMES = (
     "refused",
     "skipped",
 )
-
-
-def _name(value: object) -> object:
-    if not is_name(value):
-        raise ValueError("must be 1 to 64 of A-Z a-z 0-9 . _ -")
-    return value
 
 
 def _step_name(value: object) -> object:
@@ -94,7 +89,7 @@ _clock = duration(1, CLOCK_MS_MAX)
 
 DOCUMENT = {
     "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
-    "id": Field(REQUIRED, _name),
+    "id": Field(REQUIRED, plain_name),
     "expires_at": Field(REQUIRED, _instant, "_ms"),
     "schedule_to_close": Field("1h", _clock, "_ms"),
     "priority": Field(0, whole(-100, 100)),
@@ -108,7 +103,7 @@ CEILINGS = {
 }
 STEP = {
     "name": Field(REQUIRED, _step_name),
-    "tool": Field(REQUIRED, _name),
+    "tool": Field(REQUIRED, plain_name),
     "input": Field({}, _object),
     "on_interruption": Field("stop", choice("stop", "rerun")),
     "schedule_to_start": Field(None, nullable(_clock), "_ms"),
@@ -137,8 +132,8 @@ LIMITS = {
 }
 CANCEL = {
     "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
-    "id": Field(REQUIRED, _name),
-    "source": Field(None, nullable(_name)),
+    "id": Field(REQUIRED, plain_name),
+    "source": Field(None, nullable(plain_name)),
     "expires_at": Field(None, nullable(_instant), "_ms"),
 }
 CANCEL_EXPIRY_MS = 86_400_000

@@ -85,19 +85,20 @@ class Source:
         return values
 
 
-def load(path: str, mistakes: list[str]) -> Source | None:
-    """Read and parse the file at `path`; None and a mistake if it cannot be read."""
+def load(path: str, mistakes: list[str]) -> Source:
+    """Read and parse the file at `path`; one that cannot be read is a mistake and empty."""
+    content = ""
     try:
         with open(path, "rb") as file:
-            content = file.read(FILE_BYTES_MAX + 1)
-        if len(content) > FILE_BYTES_MAX:
+            read = file.read(FILE_BYTES_MAX + 1)
+        if len(read) > FILE_BYTES_MAX:
             raise OSError(f"it has more than {FILE_BYTES_MAX} bytes")
-        return Source(path, content.decode(), mistakes)
+        content = read.decode()
     except OSError as error:
         mistakes.append(f"{path}:1: cannot read the file: {error.strerror or error}")
     except UnicodeDecodeError as error:
         mistakes.append(f"{path}:1: cannot read the file: it is not UTF-8 at byte {error.start}")
-    return None
+    return Source(path, content, mistakes)
 
 
 def _dotted(where: Where) -> str:
