@@ -1,0 +1,118 @@
+"""The tools that every device has: what they take and who carries them out.
+
+Decides their parameters only. Which source may run them, which hosts and which directories they
+reach is policy's to say. `sleep`, `publish`, `reboot`, `exec` and `shell` take what their executor
+takes; the core says so itself, next to the code that does it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+ORIGIN = "built in"
+PRINTABLE = "!-~"
+URL_CHARACTERS_MAX = 2048
+BODY_BYTES_MAX = 32 * 1024
+FETCH_BYTES_MAX = 1 << 40
+FETCH_BYTES = 256 << 20
+# What a step's result holds.
+READ_BYTES_MAX = 4096
+
+
+def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str, dict[str, Any]]:
+    """Return the built-in tools as the policy table has them.
+
+    `hosts` is the allow-list of `http` and `fetch`; `beneath` gives the directory of `read`,
+    `write` and `hash`, None being the task's own; `inspect` reads where `read` does.
+    """
+    url = _text(PRINTABLE, URL_CHARACTERS_MAX)
+    return {
+        "sleep": _tool("sleep", {}),
+        "publish": _tool("publish", {}),
+        "reboot": _tool("reboot", {}, on_interruption="stop"),
+        "exec": _tool("exec", {}),
+        "shell": _tool("shell", {}),
+        "http": _native(
+            "http",
+            {
+                "url": url,
+                "method": _choice("GET", "HEAD", "POST", "PUT", "DELETE"),
+                "body": _json(required=False),
+                # Absent, any 2xx is a success.
+                "status": _integer(100, 599),
+            },
+            hosts=hosts,
+        ),
+        "fetch": _native(
+            "fetch",
+            {
+                "url": url,
+                "sha256": _text("0-9a-f", 64),
+                "to": _path(None),
+                "maximum_bytes": _integer(1, FETCH_BYTES_MAX, FETCH_BYTES),
+            },
+            hosts=hosts,
+            heartbeat=True,
+        ),
+        "hash": _native("hash", {"path": _path(beneath["hash"])}),
+        "read": _native(
+            "read",
+            {
+                "path": _path(beneath["read"]),
+                "maximum_bytes": _integer(1, READ_BYTES_MAX, READ_BYTES_MAX),
+            },
+        ),
+        "write": _native(
+            "write",
+            {
+                "path": _path(beneath["write"]),
+                "data": _json(required=True),
+                "mode": _choice("0644", "0600", "0755"),
+            },
+        ),
+        "inspect": _native("inspect", {"path": _path(beneath["read"])}),
+    }
+
+
+def _tool(executor: str, params: dict[str, Any], **fields: object) -> dict[str, Any]:
+    return {
+        "executor": executor,
+        "params": params,
+        "environment": {},
+        "secrets": {},
+        "user": None,
+        "hosts": [],
+        "ceilings": {"start_to_close_ms": None, "memory_bytes": None, "output_bytes": None},
+        "on_interruption": "any",
+        "heartbeat": False,
+        "origin": ORIGIN,
+        **fields,
+    }
+
+
+def _native(program: str, params: dict[str, Any], **fields: object) -> dict[str, Any]:
+    return _tool("native", params, program=program, **fields)
+
+
+def _integer(minimum: int, maximum: int, default: int | None = None) -> dict[str, Any]:
+    param = {"type": "integer", "minimum": minimum, "maximum": maximum, "required": False}
+    return param if default is None else {**param, "default": default}
+
+
+def _text(alphabet: str, maximum_length: int) -> dict[str, Any]:
+    bounds = {"alphabet": alphabet, "maximum_length": maximum_length}
+    return {"type": "text", **bounds, "required": True}
+
+
+def _choice(*choices: str) -> dict[str, Any]:
+    """Return a choice whose first entry is the default."""
+    param = {"type": "choice", "choices": list(choices), "required": False}
+    return {**param, "default": choices[0]}
+
+
+def _json(required: bool) -> dict[str, Any]:
+    return {"type": "json", "maximum_bytes": BODY_BYTES_MAX, "required": required}
+
+
+def _path(beneath: str | None) -> dict[str, Any]:
+    return {"type": "path", "beneath": beneath, "required": True}

@@ -1,0 +1,160 @@
+"""What waits for the broker's acknowledgement: bounded, in order, sent again after a reconnect.
+
+Decides what may be dropped (a state that a newer one or the result replaces) and what never is
+(answers, results, what the `publish` tool sends). When it is full it says so and the core, which
+has everything in its journal, offers again later. Knows no MQTT client.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# Only the newest of these counts, per task; a result makes its task's states pointless.
+REPLACED = ("state", "presence")
+
+
+class Publication(NamedTuple):
+    """One message to the broker, QoS 1. `task` is `source/id`, or empty for none."""
+
+    kind: str
+    task: str
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+class Outbox:
+    """Publications by ticket, an integer that grows; the order of tickets is the order of sending.
+
+    Bounds: `count_max` publications of `bytes_max` payload and topic bytes together, of which
+    `in_flight_max` are sent and unacknowledged at a time.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_bytes_max",
+        "_count_max",
+        "_epoch",
+        "_in_flight",
+        "_in_flight_max",
+        "_publications",
+        "_replaceable",
+        "_ticket",
+        "_unsent",
+    )
+
+    def __init__(self, count_max: int, bytes_max: int, in_flight_max: int = 8) -> None:
+        """Start empty and unconnected."""
+        self._count_max = count_max
+        self._bytes_max = bytes_max
+        self._in_flight_max = in_flight_max
+        self._publications: dict[int, Publication] = {}
+        # Tickets that were not sent on this connection, oldest first (a dict keeps its order).
+        self._unsent: dict[int, None] = {}
+        # Unsent and replaceable: (kind, task) to ticket.
+        self._replaceable: dict[tuple[str, str], int] = {}
+        self._in_flight: dict[int, int] = {}
+        self._epoch = 0
+        self._ticket = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """How many publications there are, sent ones included."""
+        return len(self._publications)
+
+    @property
+    def size_bytes(self) -> int:
+        """How many bytes the publications have together."""
+        return self._bytes
+
+    def put(self, publication: Publication) -> bool:
+        """Take a publication; False if there is no room for it, and nothing has changed then.
+
+        A newer state takes the place of an older one that was not sent; anything but a state may
+        push out states, oldest first.
+        """
+        replaced = self._replaced_by(publication)
+        victims = self._victims(publication, replaced)
+        freed_bytes = sum(_size(self._publications[ticket]) for ticket in victims)
+        if not self._fits(publication, len(victims), freed_bytes):
+            return False
+        for ticket in victims:
+            if ticket != replaced and self._fits(publication, 0, 0):
+                break
+            self._remove(ticket)
+        self._ticket += 1
+        self._publications[self._ticket] = publication
+        self._bytes += _size(publication)
+        self._wait(self._ticket)
+        return True
+
+    def connected(self, epoch: int) -> None:
+        """Begin a new connection: what was sent and not acknowledged is to be sent again."""
+        self._epoch = epoch
+        self._in_flight.clear()
+        self._unsent.clear()
+        self._replaceable.clear()
+        for ticket in list(self._publications):
+            self._wait(ticket)
+
+    def next(self) -> tuple[int, Publication] | None:
+        """Return the oldest unsent publication and its ticket, or None if none may be sent now."""
+        if not self._unsent or len(self._in_flight) >= self._in_flight_max:
+            return None
+        ticket = next(iter(self._unsent))
+        return ticket, self._publications[ticket]
+
+    def sent(self, ticket: int, message_id: int) -> None:
+        """Note that `next` was handed to the broker under the MQTT message id."""
+        del self._unsent[ticket]
+        publication = self._publications[ticket]
+        self._replaceable.pop((publication.kind, publication.task), None)
+        self._in_flight[message_id] = ticket
+
+    def acknowledged(self, epoch: int, message_id: int) -> Publication | None:
+        """Note a PUBACK and return what it was for; one of an older connection is ignored."""
+        if epoch != self._epoch:
+            return None
+        ticket = self._in_flight.pop(message_id, None)
+        return None if ticket is None else self._remove(ticket)
+
+    def _replaced_by(self, publication: Publication) -> int | None:
+        kind = "state" if publication.kind == "result" else publication.kind
+        return self._replaceable.get((kind, publication.task))
+
+    def _victims(self, publication: Publication, replaced: int | None) -> list[int]:
+        """Return the tickets that may go for `publication`: the replaced one first."""
+        victims = [] if replaced is None else [replaced]
+        if publication.kind != "state":
+            victims += [
+                ticket
+                for ticket in self._unsent
+                if self._publications[ticket].kind == "state" and ticket != replaced
+            ]
+        return victims
+
+    def _fits(self, publication: Publication, freed: int, freed_bytes: int) -> bool:
+        count = len(self._publications) - freed + 1
+        size_bytes = self._bytes - freed_bytes + _size(publication)
+        return count <= self._count_max and size_bytes <= self._bytes_max
+
+    def _wait(self, ticket: int) -> None:
+        publication = self._publications[ticket]
+        self._unsent[ticket] = None
+        if publication.kind in REPLACED:
+            key = publication.kind, publication.task
+            if key in self._replaceable:
+                self._remove(self._replaceable[key])
+            self._replaceable[key] = ticket
+
+    def _remove(self, ticket: int) -> Publication:
+        publication = self._publications.pop(ticket)
+        self._bytes -= _size(publication)
+        if ticket in self._unsent:
+            del self._unsent[ticket]
+            self._replaceable.pop((publication.kind, publication.task), None)
+        return publication
+
+
+def _size(publication: Publication) -> int:
+    return len(publication.payload) + len(publication.topic)
