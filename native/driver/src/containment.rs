@@ -324,7 +324,8 @@ impl Containment {
         let mut killed = BTreeSet::new();
         let mut members = self.halt(target);
         for _ in 0..KILL_PASSES {
-            if members.is_empty() || Instant::now() >= deadline {
+            let done = members.is_empty() && target.population() == 0;
+            if done || Instant::now() >= deadline {
                 break;
             }
             let mut awaited = Vec::new();
@@ -346,7 +347,8 @@ impl Containment {
             await_end(awaited, deadline);
             members = self.members(target);
         }
-        if members.is_empty() {
+        let remaining = members.len().max(target.population());
+        if remaining == 0 {
             target
                 .groups
                 .iter()
@@ -358,7 +360,7 @@ impl Containment {
             .count();
         Swept {
             killed: count(stragglers),
-            remaining: count(members.len()),
+            remaining: count(remaining),
         }
     }
 
@@ -366,24 +368,32 @@ impl Containment {
     /// what was found.
     fn halt(&self, target: &Target) -> BTreeSet<Identity> {
         let mut halted = BTreeSet::new();
-        let mut members = self.members(target);
         for _ in 0..HALT_PASSES {
-            if members.is_subset(&halted) {
-                break;
+            // Before the search: what forks and exits all the time is never met by one.
+            if let (Some(hierarchy), 1..) = (&self.hierarchy, target.population()) {
+                target.groups.iter().for_each(|group| hierarchy.halt(group));
             }
-            for group in &target.groups {
-                self.hierarchy
-                    .iter()
-                    .for_each(|hierarchy| hierarchy.halt(group));
+            let members = self.members(target);
+            if members.is_subset(&halted) {
+                return members;
             }
             for member in members {
                 if halted.insert(member) {
                     let _ = member.signal(Signal::STOP);
                 }
             }
-            members = self.members(target);
         }
-        members
+        self.members(target)
+    }
+}
+
+impl Target {
+    /// Processes in its groups, whether a census meets them or not.
+    fn population(&self) -> usize {
+        self.groups
+            .iter()
+            .map(|group| cgroup::pids(group).len())
+            .sum()
     }
 }
 

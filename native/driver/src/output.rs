@@ -85,7 +85,7 @@ impl HeadTail {
     pub fn to_parts(&self) -> Parts {
         let mut tail: Vec<u8> = self.tail.iter().copied().collect();
         let whole = self.head.len() + tail.len();
-        let torn = if tail.is_empty() {
+        let torn = if self.head.len() as u64 == self.bytes {
             0
         } else {
             torn_end(&self.head)

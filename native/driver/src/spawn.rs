@@ -41,6 +41,10 @@ mod directory;
 pub const MARKER: &str = "LIMPET_ATTEMPT";
 /// Environment name that holds the number of the report descriptor.
 const REPORT: &str = "LIMPET_FD";
+/// Starts before giving up on [`TAKEN`]: one is rare, and needs another thread each time.
+const TRIES: u32 = 16;
+/// Code of a start in whose course another thread let go of descriptor 3.
+const TAKEN: &str = "descriptor_taken";
 /// Most bytes for standard input, all of which are kept in memory.
 const STDIN_BYTES: usize = 64 * 1024;
 /// Largest secret.
@@ -92,8 +96,8 @@ pub struct Child {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SpawnError {
     /// Stable reason: `argument_invalid`, `environment_invalid`, `secret_unreadable`,
-    /// `user_unknown`, `user_refused`, `directory_unusable`, `containment_failed`, `exec_failed`
-    /// or `spawn_failed`.
+    /// `user_unknown`, `user_refused`, `directory_unusable`, `containment_failed`,
+    /// `descriptor_taken`, `exec_failed` or `spawn_failed`.
     pub code: &'static str,
     /// One sentence for a person.
     pub detail: String,
@@ -108,6 +112,21 @@ pub struct SpawnError {
 ///
 /// A [`SpawnError`]; nothing of the attempt is left behind then.
 pub fn spawn(
+    containment: &Containment,
+    name: &AttemptName,
+    launch: &Launch,
+) -> Result<Child, SpawnError> {
+    let mut started = start(containment, name, launch);
+    for _ in 1..TRIES {
+        match started {
+            Err(ref error) if error.code == TAKEN => started = start(containment, name, launch),
+            _ => break,
+        }
+    }
+    started
+}
+
+fn start(
     containment: &Containment,
     name: &AttemptName,
     launch: &Launch,
@@ -133,13 +152,16 @@ pub fn spawn(
         .as_deref()
         .map_or_else(|| Ok(Stdio::null()), stdin)
         .map_err(plumb)?;
-    // Keeps 3 from being given to a pipe of std, were it free.
+    // Keeps 3 from being given to a pipe of std, were it free. Another thread may hold it instead,
+    // and let go of it before the fork: the child compares.
     let _third = fcntl_dupfd_cloexec(&pipes.report.1, REPORT_FD).map_err(|e| plumb(e.into()))?;
-    let occupant = fs::metadata(format!("/proc/self/fd/{REPORT_FD}")).map_err(plumb)?;
+    let occupant = fs::metadata(format!("/proc/self/fd/{REPORT_FD}"))
+        .map_err(|cause| failure(TAKEN, "prepare the descriptors", &cause))?;
     let plan = Plan {
         program,
         environment,
-        directory,
+        // Entered after 3 was taken for the report.
+        directory: fcntl_dupfd_cloexec(&directory, REPORT_FD + 1).map_err(|e| plumb(e.into()))?,
         group: open_group(&cell)
             .map_err(|cause| failure("containment_failed", "open the control group", &cause))?,
         report: pipes.report.1,
@@ -185,9 +207,10 @@ impl Pipes {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             // Only our end: a program does not expect its output to be non-blocking.
             fcntl_setfl(&read, fcntl_getfl(&read)? | OFlags::NONBLOCK)?;
-            // So that the user may open /dev/stdout again.
+            // So that the user may open /dev/stdout again. Who may not give a pipe away may not
+            // change its user either, and the child will tell.
             if let Some(account) = account {
-                fchown(&write, Some(account.uid), Some(account.gid))?;
+                let _ = fchown(&write, Some(account.uid), Some(account.gid));
             }
             io::Result::Ok((read, write))
         };
@@ -335,6 +358,7 @@ fn explain(error: &io::Error, launch: &Launch) -> SpawnError {
         Some(Stage::Containment) => {
             failure("containment_failed", "enter the control group", &cause)
         }
+        Some(Stage::Descriptors) => failure(TAKEN, "prepare the descriptors", &cause),
         Some(Stage::User) => {
             let user = launch.user.as_deref().unwrap_or_default();
             failure("user_refused", format!("change to user {user:?}"), &cause)

@@ -221,7 +221,9 @@ mod tests {
 
         /// The marker is found exactly when an entry begins with it, wherever it stands.
         #[test]
-        fn only_whole_entries_match(entries in prop::collection::vec("(K=i:1)?[Ki=:12]{0,9}", 0..9)) {
+        fn only_whole_entries_match(
+            entries in prop::collection::vec("(K=i:1)?[Ki=:12]{0,9}", 0..9),
+        ) {
             let environ: Vec<u8> =
                 entries.iter().flat_map(|entry| entry.bytes().chain([0])).collect();
             let expected = entries.iter().any(|entry| entry == "K=i:1");

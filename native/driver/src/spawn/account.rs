@@ -52,7 +52,7 @@ fn find(user: &str, passwd: &str, group: &str) -> Option<Account> {
     let others = group
         .lines()
         .filter_map(parse_group)
-        .filter(|&(other, ref members)| {
+        .filter(|&(other, members)| {
             other != gid && !name.is_empty() && members.split(',').any(|member| member == name)
         });
     let groups = std::iter::once(gid).chain(others.map(|(other, _)| other));

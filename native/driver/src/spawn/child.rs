@@ -44,6 +44,7 @@ pub(super) enum Stage {
 pub(super) struct Plan {
     pub program: Strings,
     pub environment: Strings,
+    /// Working directory; not on descriptor 3.
     pub directory: OwnedFd,
     /// `cgroup.procs` of the attempt's group, open for writing.
     pub group: Option<OwnedFd>,

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, fchown, mkdirat, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, fchown, mkdirat, openat, unlinkat};
 use rustix::io::Errno;
 
 use super::account::Account;
@@ -36,7 +36,9 @@ pub(super) fn open(path: &Path, account: Option<&Account>) -> io::Result<OwnedFd
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW;
     let directory = openat(&parent, name, flags, Mode::empty())?;
     if let (true, Some(account)) = (made, account) {
-        fchown(&directory, Some(account.uid), Some(account.gid))?;
+        fchown(&directory, Some(account.uid), Some(account.gid)).inspect_err(|_| {
+            let _ = unlinkat(&parent, name, AtFlags::REMOVEDIR);
+        })?;
     }
     Ok(directory)
 }
