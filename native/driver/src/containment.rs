@@ -1,0 +1,488 @@
+//! Decides how every descendant of an attempt is found and killed: by its control group where the
+//! kernel lends us one, and in every tier also by marker, session, parent and adoption.
+//!
+//! Knows nothing of clocks, outcomes or how a process is started.
+//!
+//! # Order of calls
+//!
+//! [`become_subreaper`] and [`Containment::sweep_leftovers`] come before the first attempt. Then,
+//! for each attempt: its leader exits (its pidfd is readable), [`Containment::sweep`], and only
+//! then the leader is reaped and its [`Cell`] dropped. An unreaped leader pins its pid, which
+//! is what makes the session search safe, and a held cell keeps [`Containment::reap_strays`] from
+//! taking the leader's exit status.
+
+use std::collections::BTreeSet;
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{
+    Pid, RawPid, Signal, WaitId, WaitIdOptions, child_subreaper, getpid, getsid,
+    set_child_subreaper, waitid,
+};
+
+use crate::spawn::{AttemptName, MARKER, stop_ignoring};
+use census::{Identity, Process, carries, census};
+use cgroup::Hierarchy;
+
+mod census;
+mod cgroup;
+
+/// How long a sweep waits for what it has killed. A process in an uninterruptible sleep can take
+/// longer; it is then counted as remaining and a later sweep may find it gone.
+pub const SWEEP_LIMIT: Duration = Duration::from_secs(2);
+/// The same for the sweep at start, which may meet many attempts at once.
+pub const LEFTOVERS_LIMIT: Duration = Duration::from_secs(10);
+/// Searches before the first kill, in which whatever is found is stopped so that it cannot fork.
+const HALT_PASSES: u32 = 4;
+/// Rounds of search and kill. One is enough for anything that does not outrun [`HALT_PASSES`].
+const KILL_PASSES: u32 = 32;
+/// Processes whose end is awaited at once, which bounds the descriptors a sweep holds.
+const AWAITED_MAX: usize = 64;
+/// Most zombies reaped by one call.
+const REAPED_MAX: usize = 256;
+/// Longest instance id.
+const INSTANCE_BYTES: usize = 64;
+
+/// What attempts are contained by, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// A writable tree of control groups, version 2.
+    CgroupV2,
+    /// A writable hierarchy of version 1.
+    CgroupV1,
+    /// Best effort: environment marker, session, parents, adoption.
+    Marker,
+}
+
+/// Finds and kills the descendants of this instance's attempts. Shared by threads.
+#[derive(Debug)]
+pub struct Containment {
+    instance: String,
+    hierarchy: Option<Hierarchy>,
+    leaders: Arc<Leaders>,
+}
+
+/// Who is a leader. Never locked during a fork, which may wait for a slow disk.
+#[derive(Debug, Default)]
+struct Leaders {
+    /// Pids from their fork until their cell is dropped.
+    pids: Mutex<BTreeSet<RawPid>>,
+    /// Forks under way, whose children are not registered yet.
+    forks: AtomicU32,
+}
+
+/// One attempt's containment. Sweep it, then reap the leader, then drop it.
+#[derive(Debug)]
+pub struct Cell {
+    target: Target,
+    leaders: Arc<Leaders>,
+}
+
+/// What is looked for.
+#[derive(Debug)]
+struct Target {
+    /// Beginning of the environment entry that marks it.
+    needle: Vec<u8>,
+    groups: Vec<PathBuf>,
+    leader: Option<Identity>,
+}
+
+/// What a sweep did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swept {
+    /// Processes killed, the leader not counted.
+    pub killed: u32,
+    /// Processes found alive after the last kill (the leader counted).
+    pub remaining: u32,
+}
+
+impl Containment {
+    /// The best tier this system lends to `instance`, a stable id of the state directory: letters,
+    /// digits, `-` and `_`, at most 64 bytes.
+    ///
+    /// # Panics
+    ///
+    /// When `instance` is anything else: it is made by us.
+    pub fn probe(instance: &str) -> Containment {
+        Self::of_tier(instance, Tier::CgroupV2)
+            .or_else(|| Self::of_tier(instance, Tier::CgroupV1))
+            .unwrap_or_else(|| Self::marker_only(instance))
+    }
+
+    /// Containment of exactly this tier, or `None` when this system does not lend it.
+    pub fn of_tier(instance: &str, tier: Tier) -> Option<Containment> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+        assert!(!instance.is_empty() && instance.len() <= INSTANCE_BYTES);
+        assert!(instance.bytes().all(plain));
+        let hierarchy = match tier {
+            Tier::CgroupV2 => Some(Hierarchy::second_version(instance)?),
+            Tier::CgroupV1 => Some(Hierarchy::first_version(instance)?),
+            Tier::Marker => None,
+        };
+        Some(Containment {
+            instance: instance.to_owned(),
+            hierarchy,
+            leaders: Arc::default(),
+        })
+    }
+
+    /// The best-effort tier, which needs nothing but `/proc`.
+    pub fn marker_only(instance: &str) -> Containment {
+        Self::of_tier(instance, Tier::Marker).expect("the marker needs nothing of the system")
+    }
+
+    /// `cgroup_v2`, `cgroup_v1` or `marker`, as results and `doctor` report it.
+    pub fn tier(&self) -> &'static str {
+        match self
+            .hierarchy
+            .as_ref()
+            .map_or(Tier::Marker, |hierarchy| hierarchy.tier)
+        {
+            Tier::CgroupV2 => "cgroup_v2",
+            Tier::CgroupV1 => "cgroup_v1",
+            Tier::Marker => "marker",
+        }
+    }
+
+    /// An empty cell for one attempt.
+    ///
+    /// # Errors
+    ///
+    /// `name` belongs to another instance, or its group cannot be made.
+    pub fn create(&self, name: &AttemptName) -> io::Result<Cell> {
+        if name.instance != self.instance {
+            return Err(io::Error::new(
+                ErrorKind::InvalidInput,
+                "it is of another instance",
+            ));
+        }
+        let group = format!("{}-{}-{}", name.task, name.step, name.attempt);
+        let group = self
+            .hierarchy
+            .as_ref()
+            .map(|hierarchy| hierarchy.create(&group))
+            .transpose()?;
+        // The NUL that ends the entry keeps attempt 1 from matching attempt 10.
+        let needle = format!("{MARKER}={}\0", name.marker()).into_bytes();
+        let target = Target {
+            needle,
+            groups: group.into_iter().collect(),
+            leader: None,
+        };
+        Ok(Cell {
+            target,
+            leaders: Arc::clone(&self.leaders),
+        })
+    }
+
+    /// Forks the leader of `cell` with `fork` and registers it, so that nobody takes it for a stray
+    /// in between.
+    pub(crate) fn start(
+        &self,
+        cell: &mut Cell,
+        fork: impl FnOnce() -> io::Result<Pid>,
+    ) -> io::Result<Pid> {
+        self.leaders.forks.fetch_add(1, Ordering::SeqCst);
+        let forked = fork();
+        if let Ok(leader) = forked {
+            self.leaders.lock().insert(leader.as_raw_pid());
+            cell.target.leader = census::read(leader.as_raw_pid()).map(|seen| seen.identity);
+        }
+        self.leaders.forks.fetch_sub(1, Ordering::SeqCst);
+        forked
+    }
+
+    /// Sends `signal` once to everything in the cell except its leader, which the caller signals
+    /// by its pidfd.
+    pub fn signal(&self, cell: &Cell, signal: Signal) {
+        for member in self.members(&cell.target) {
+            if Some(member) != cell.target.leader {
+                let _ = member.signal(signal);
+            }
+        }
+    }
+
+    /// Kills everything in the cell (its leader too, should it live) until nothing is found, then
+    /// removes its group. Blocks for at most [`SWEEP_LIMIT`] and a few searches of `/proc`.
+    pub fn sweep(&self, cell: &Cell) -> Swept {
+        self.clear(&cell.target, SWEEP_LIMIT)
+    }
+
+    /// Kills whatever an earlier run of this instance has left, and removes its groups. Only before
+    /// the first attempt: it spares none. Blocks for at most [`LEFTOVERS_LIMIT`].
+    pub fn sweep_leftovers(&self) -> Swept {
+        let groups = self
+            .hierarchy
+            .as_ref()
+            .map(Hierarchy::groups)
+            .unwrap_or_default();
+        let needle = format!("{MARKER}={}:", self.instance).into_bytes();
+        self.clear(
+            &Target {
+                needle,
+                groups,
+                leader: None,
+            },
+            LEFTOVERS_LIMIT,
+        )
+    }
+
+    /// Reaps adopted processes that have ended, at most 256 by one call, and returns how many.
+    /// Never blocks, never reaps a leader. Nothing else in this process may have children.
+    pub fn reap_strays(&self) -> u32 {
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        if !matches!(
+            waitid(WaitId::All, ended | WaitIdOptions::NOWAIT),
+            Ok(Some(_))
+        ) {
+            return 0;
+        }
+        let own = getpid().as_raw_pid();
+        let mut zombies = census();
+        zombies.retain(|process| process.parent == own && !process.alive);
+        let Some(leaders) = self.leaders.if_all_known() else {
+            return 0;
+        };
+        let reaped = zombies
+            .into_iter()
+            .filter(|process| !leaders.contains(&process.identity.pid))
+            .filter_map(|process| Pid::from_raw(process.identity.pid))
+            .take(REAPED_MAX)
+            .filter(|&pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
+        count(reaped.count())
+    }
+
+    /// Everything alive that belongs to `target`.
+    ///
+    /// The census comes first and what is known of a pid after it, so that an identity whose
+    /// process still lives when it is signalled has lived through all of it: what was learned of
+    /// its pid in between was learned of it.
+    fn members(&self, target: &Target) -> BTreeSet<Identity> {
+        let mut living = census();
+        living.retain(|process| process.alive);
+        let grouped: BTreeSet<RawPid> = target
+            .groups
+            .iter()
+            .flat_map(|group| cgroup::pids(group))
+            .collect();
+        let session = target
+            .leader
+            .filter(|&leader| is_unreaped(leader))
+            .map(|leader| leader.pid);
+        let since = target.leader.map_or(0, |leader| leader.start);
+        let adopting = self.adopting(target);
+        let belongs = |process: &Process| {
+            let pid = process.identity.pid;
+            grouped.contains(&pid)
+                || adopting
+                    .as_ref()
+                    .is_some_and(|adopting| adopting.includes(process))
+                || process.identity.start >= since
+                    && (Some(process.session) == session || carries(pid, &target.needle))
+        };
+        let (mut members, mut others): (Vec<_>, Vec<_>) =
+            living.into_iter().partition(|process| belongs(process));
+        let mut next = 0;
+        while let Some(parent) = members.get(next).map(|member| member.identity) {
+            // A child is never older than its parent; if it seems so, the parent's pid was reused.
+            let (children, rest) = others.into_iter().partition(|process| {
+                process.parent == parent.pid && process.identity.start >= parent.start
+            });
+            others = rest;
+            members.extend::<Vec<_>>(children);
+            next += 1;
+        }
+        members.into_iter().map(|member| member.identity).collect()
+    }
+
+    /// How orphans without a marker are told: they are children of ours (as subreaper) that we did
+    /// not start, in a session of their own. With one attempt alive they can only be of that one
+    /// or of an earlier one that hid them; with several they stay until the last one ends.
+    fn adopting(&self, target: &Target) -> Option<Adopting> {
+        let leader = target.leader?.pid;
+        child_subreaper().ok()??;
+        let alone = self
+            .leaders
+            .if_all_known()?
+            .iter()
+            .all(|&other| other == leader);
+        let (parent, session) = (getpid().as_raw_pid(), getsid(None).ok()?.as_raw_pid());
+        alone.then_some(Adopting {
+            parent,
+            leader,
+            session,
+        })
+    }
+
+    fn clear(&self, target: &Target, limit: Duration) -> Swept {
+        let deadline = Instant::now() + limit;
+        let mut killed = BTreeSet::new();
+        let mut members = self.halt(target);
+        for _ in 0..KILL_PASSES {
+            let done = members.is_empty() && target.population() == 0;
+            if done || Instant::now() >= deadline {
+                break;
+            }
+            let mut awaited = Vec::new();
+            for &member in &members {
+                let Some(pidfd) = member.signal(Signal::KILL) else {
+                    continue;
+                };
+                killed.insert(member);
+                if awaited.len() < AWAITED_MAX {
+                    awaited.push(pidfd);
+                }
+            }
+            for group in &target.groups {
+                cgroup::kill(group);
+                self.hierarchy
+                    .iter()
+                    .for_each(|hierarchy| hierarchy.release(group));
+            }
+            await_end(awaited, deadline);
+            members = self.members(target);
+        }
+        let remaining = members.len().max(target.population());
+        if remaining == 0 {
+            target
+                .groups
+                .iter()
+                .for_each(|group| _ = cgroup::remove(group));
+        }
+        let stragglers = killed
+            .iter()
+            .filter(|&&member| Some(member) != target.leader)
+            .count();
+        Swept {
+            killed: count(stragglers),
+            remaining: count(remaining),
+        }
+    }
+
+    /// Keeps what belongs to `target` from forking, so that the kills meet all of it, and returns
+    /// what was found.
+    fn halt(&self, target: &Target) -> BTreeSet<Identity> {
+        let mut halted = BTreeSet::new();
+        for _ in 0..HALT_PASSES {
+            // Before the search: what forks and exits all the time is never met by one.
+            if let (Some(hierarchy), 1..) = (&self.hierarchy, target.population()) {
+                target.groups.iter().for_each(|group| hierarchy.halt(group));
+            }
+            let members = self.members(target);
+            if members.is_subset(&halted) {
+                return members;
+            }
+            for member in members {
+                if halted.insert(member) {
+                    let _ = member.signal(Signal::STOP);
+                }
+            }
+        }
+        self.members(target)
+    }
+}
+
+impl Target {
+    /// Processes in its groups, whether a census meets them or not.
+    fn population(&self) -> usize {
+        self.groups
+            .iter()
+            .map(|group| cgroup::pids(group).len())
+            .sum()
+    }
+}
+
+impl Leaders {
+    /// A panic elsewhere leaves a plain set, which is never half changed.
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<RawPid>> {
+        self.pids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All leaders that a census taken before can have met, or `None` while a fork is under way.
+    fn if_all_known(&self) -> Option<MutexGuard<'_, BTreeSet<RawPid>>> {
+        (self.forks.load(Ordering::SeqCst) == 0).then(|| self.lock())
+    }
+}
+
+impl Cell {
+    /// The attempt's control group, when the tier has one; its process list is `cgroup.procs`.
+    pub fn group(&self) -> Option<&PathBuf> {
+        self.target.groups.first()
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        if let Some(leader) = self.target.leader {
+            self.leaders.lock().remove(&leader.pid);
+        } else {
+            // Nothing was started in it.
+            self.target
+                .groups
+                .iter()
+                .for_each(|group| _ = cgroup::remove(group));
+        }
+    }
+}
+
+struct Adopting {
+    parent: RawPid,
+    leader: RawPid,
+    session: RawPid,
+}
+
+impl Adopting {
+    fn includes(&self, process: &Process) -> bool {
+        process.parent == self.parent
+            && process.identity.pid != self.leader
+            && process.session != self.session
+    }
+}
+
+/// Makes orphaned descendants children of this process, so that they are found and reaped here.
+///
+/// Also undoes an inherited "ignore" of SIGCHLD, under which the kernel reaps children itself and
+/// their exit statuses are lost.
+///
+/// # Errors
+///
+/// The system refuses.
+pub fn become_subreaper() -> io::Result<()> {
+    stop_ignoring(Signal::CHILD);
+    Ok(set_child_subreaper(Some(getpid()))?)
+}
+
+/// A leader that was not reaped, dead or alive, keeps its pid, and with it the number of its
+/// session, from being given to anybody else.
+fn is_unreaped(leader: Identity) -> bool {
+    census::read(leader.pid).is_some_and(|seen| seen.identity == leader)
+}
+
+/// Waits until all of them have ended, or the deadline.
+fn await_end(mut pidfds: Vec<OwnedFd>, deadline: Instant) {
+    while !pidfds.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(timeout) = Timespec::try_from(left) else {
+            return;
+        };
+        let mut polled: Vec<PollFd<'_>> = pidfds
+            .iter()
+            .map(|pidfd| PollFd::new(pidfd, PollFlags::IN))
+            .collect();
+        if left.is_zero() || !matches!(poll(&mut polled, Some(&timeout)), Ok(1..)) {
+            return;
+        }
+        let ended: Vec<bool> = polled.iter().map(|one| !one.revents().is_empty()).collect();
+        let mut ended = ended.into_iter();
+        pidfds.retain(|_| ended.next() == Some(false));
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,274 @@
+//! Decides where attempts get their control groups and how a group is stopped, killed and removed.
+//!
+//! Knows nothing of attempts or of /proc; a process is only a number here.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::RawPid;
+
+use super::Tier;
+
+/// Most bytes read of a mount table or of a list of processes.
+const TABLE_BYTES: u64 = 1024 * 1024;
+/// Most groups that are looked at below one attempt's (it may make its own when it is root).
+const GROUPS_MAX: usize = 256;
+/// A group empties an instant after its last process ended: tries, and the pause between them.
+const REMOVE_TRIES: u32 = 50;
+const REMOVE_PAUSE: Duration = Duration::from_millis(2);
+
+/// How a hierarchy keeps its processes from forking while they are killed.
+#[derive(Debug, Clone, Copy)]
+struct Brake {
+    file: &'static str,
+    on: &'static str,
+    off: &'static str,
+}
+
+/// Version 1 hierarchies in order of preference. `pids` needs no thawing; a named hierarchy has no
+/// brake at all. Hierarchies that change what a process may use (cpu, cpuset) are left alone.
+const FIRST_VERSION: [(&str, Option<Brake>); 3] = [
+    (
+        "pids",
+        Some(Brake {
+            file: "pids.max",
+            on: "0",
+            off: "0",
+        }),
+    ),
+    (
+        "freezer",
+        Some(Brake {
+            file: "freezer.state",
+            on: "FROZEN",
+            off: "THAWED",
+        }),
+    ),
+    ("name=systemd", None),
+];
+const SECOND_VERSION: Brake = Brake {
+    file: "cgroup.freeze",
+    on: "1",
+    off: "0",
+};
+
+/// A place below which this instance may make groups.
+#[derive(Debug)]
+pub(super) struct Hierarchy {
+    base: PathBuf,
+    brake: Option<Brake>,
+    pub tier: Tier,
+}
+
+impl Hierarchy {
+    /// The hierarchy of version 2 (with or without controllers), when its tree is writable.
+    pub fn second_version(instance: &str) -> Option<Hierarchy> {
+        let own = own_directory(&read_table("/proc/self/mountinfo")?, &membership()?, "")?;
+        let base = writable_base(&own, instance)?;
+        // In a threaded subtree a group takes no processes.
+        let kind = fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
+        if kind.trim() != "domain" {
+            let _ = fs::remove_dir(&base);
+            return None;
+        }
+        Some(Hierarchy {
+            base,
+            brake: Some(SECOND_VERSION),
+            tier: Tier::CgroupV2,
+        })
+    }
+
+    /// The best hierarchy of version 1 whose tree is writable.
+    pub fn first_version(instance: &str) -> Option<Hierarchy> {
+        let (mounts, membership) = (read_table("/proc/self/mountinfo")?, membership()?);
+        FIRST_VERSION.iter().find_map(|(controller, brake)| {
+            let own = own_directory(&mounts, &membership, controller)?;
+            let base = writable_base(&own, instance)?;
+            Some(Hierarchy {
+                base,
+                brake: *brake,
+                tier: Tier::CgroupV1,
+            })
+        })
+    }
+
+    /// Makes an empty group. A leftover of the same name is removed first, if it is empty.
+    pub fn create(&self, name: &str) -> io::Result<PathBuf> {
+        let group = self.base.join(name);
+        match fs::remove_dir(&group) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => fs::create_dir(&group)?,
+        }
+        Ok(group)
+    }
+
+    /// Every group of this instance.
+    pub fn groups(&self) -> Vec<PathBuf> {
+        children(&self.base)
+    }
+
+    /// Keeps the processes of `group` from forking; best effort.
+    pub fn halt(&self, group: &Path) {
+        if let Some(brake) = self.brake {
+            for group in subtree(group) {
+                let _ = fs::write(group.join(brake.file), brake.on);
+            }
+        }
+    }
+
+    /// Lets a halted group die: what is frozen cannot. Nothing in it may run on.
+    pub fn release(&self, group: &Path) {
+        if let Some(brake) = self.brake.filter(|brake| brake.on != brake.off) {
+            for group in subtree(group) {
+                let _ = fs::write(group.join(brake.file), brake.off);
+            }
+        }
+    }
+}
+
+impl Drop for Hierarchy {
+    fn drop(&mut self) {
+        // Refused by the kernel while an attempt's group is still there.
+        let _ = fs::remove_dir(&self.base);
+    }
+}
+
+/// Kills everything in `group` at once, where the kernel can (5.14, version 2 only).
+pub(super) fn kill(group: &Path) {
+    let file = group.join("cgroup.kill");
+    if file.exists() {
+        let _ = fs::write(file, "1");
+    }
+}
+
+/// The processes in `group` and in the groups below it.
+pub(super) fn pids(group: &Path) -> BTreeSet<RawPid> {
+    let mut pids = BTreeSet::new();
+    for group in subtree(group) {
+        let table = read_table(group.join("cgroup.procs")).unwrap_or_default();
+        // 0 stands for a process of another pid namespace.
+        let numbers = table.lines().filter_map(|line| line.parse::<RawPid>().ok());
+        pids.extend(numbers.filter(|&pid| pid > 0));
+    }
+    pids
+}
+
+/// Removes `group` and the groups below it; false when some process is still there.
+pub(super) fn remove(group: &Path) -> bool {
+    subtree(group).iter().rev().all(|group| {
+        (0..REMOVE_TRIES).any(|_| match fs::remove_dir(group) {
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => {
+                std::thread::sleep(REMOVE_PAUSE);
+                false
+            }
+            Err(error) => error.kind() == ErrorKind::NotFound,
+            Ok(()) => true,
+        })
+    })
+}
+
+/// `group` and all below it, parents before children.
+fn subtree(group: &Path) -> Vec<PathBuf> {
+    let mut found = vec![group.to_path_buf()];
+    let mut next = 0;
+    while next < found.len() && found.len() < GROUPS_MAX {
+        let below = children(&found[next]);
+        found.extend(below);
+        next += 1;
+    }
+    found
+}
+
+fn children(group: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(group) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .take(GROUPS_MAX)
+        .collect()
+}
+
+/// A directory for this instance below `own`, when processes can be moved into it.
+fn writable_base(own: &Path, instance: &str) -> Option<PathBuf> {
+    // Moving needs the right to write to the common ancestor too, which is our own group.
+    fs::OpenOptions::new()
+        .write(true)
+        .open(own.join("cgroup.procs"))
+        .ok()?;
+    let base = own.join(format!("limpet-{instance}"));
+    match fs::create_dir(&base) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => None,
+        _ => Some(base),
+    }
+}
+
+/// Where our own group of a hierarchy is mounted; an empty `controller` stands for version 2.
+fn own_directory(mounts: &str, membership: &str, controller: &str) -> Option<PathBuf> {
+    let wanted = |list: &str| list.split(',').any(|item| item == controller);
+    let path = membership.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        wanted(fields.next()?).then(|| fields.next()).flatten()
+    })?;
+    let (root, point) = mounts.lines().find_map(|line| {
+        let (place, source) = line.split_once(" - ")?;
+        let mut place = place.split(' ').skip(3);
+        let (root, point) = (place.next()?, place.next()?);
+        let mut source = source.split(' ');
+        let (kind, options) = (source.next()?, source.nth(1)?);
+        let fits = match controller {
+            "" => kind == "cgroup2",
+            _ => kind == "cgroup" && wanted(options),
+        };
+        // Odd characters are written as octal escapes; no system mounts control groups so.
+        (fits && !point.contains('\\')).then_some((root, point))
+    })?;
+    let below = Path::new(path).strip_prefix(root).ok();
+    let own = below
+        .map(|below| Path::new(point).join(below))
+        .filter(|own| own.is_dir());
+    Some(own.unwrap_or_else(|| PathBuf::from(point)))
+}
+
+fn membership() -> Option<String> {
+    read_table("/proc/self/cgroup")
+}
+
+fn read_table(path: impl AsRef<Path>) -> Option<String> {
+    let mut table = String::new();
+    File::open(path)
+        .ok()?
+        .take(TABLE_BYTES)
+        .read_to_string(&mut table)
+        .ok()?;
+    Some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Our own group is found through the mount's root, as containers without their own control
+    /// group namespace have it; outside of that root the mount itself is taken.
+    #[test]
+    fn own_group_is_found_below_a_mounted_subtree() {
+        let point = std::env::temp_dir();
+        let point = point.to_str().expect("a plain path");
+        let mounts = format!(
+            "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+             39 31 0:36 /docker/7 {point} rw,nosuid shared:9 - cgroup cgroup rw,pids\n\
+             41 31 0:38 / {point} rw - cgroup2 cgroup2 rw\n"
+        );
+        let membership = "9:name=systemd:/\n8:cpu,pids:/docker/7\n0::/elsewhere/missing\n";
+        let own = |controller| own_directory(&mounts, membership, controller);
+        assert_eq!(own("pids"), Some(PathBuf::from(point)));
+        assert_eq!(own(""), Some(PathBuf::from(point)));
+        assert_eq!(own("freezer"), None);
+        assert_eq!(own("name=systemd"), None, "it is not mounted");
+    }
+}
