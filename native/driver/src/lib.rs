@@ -25,6 +25,7 @@ pub mod history;
 pub mod host;
 pub mod intake;
 pub mod launch;
+pub mod manual;
 pub mod names;
 pub mod output;
 pub mod parameter;

@@ -5,7 +5,7 @@
 //! inbox is emptied without blocking, what it sends is kept when a queue is full, and the host's queue is
 //! only tried. So nothing that is slow moves a deadline.
 
-use crate::clock::{Clock, monotonic};
+use crate::clock::Clock;
 use crate::history::Facts;
 use crate::host::{Outbound, Request, Told};
 use crate::launch::Work;
@@ -207,19 +207,59 @@ impl Timer {
                     self.ready(token);
                 }
             }
-            self.read_inbox();
-            if self.parts.machine.next_deadline() <= monotonic() {
-                self.feed(Input::Timeout);
-            }
-            self.parts.journal.flush();
-            self.parts.spawner.flush();
+            self.turn();
         }
         self.close();
     }
 
+    /// Everything of one turn but the wait.
+    pub(crate) fn turn(&mut self) {
+        self.read_inbox();
+        if self.parts.machine.next_deadline() <= self.parts.clock.at() {
+            self.feed(Input::Timeout);
+        }
+        self.parts.journal.flush();
+        self.parts.spawner.flush();
+    }
+
+    /// The earliest instant at which a turn has something to do.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.parts.machine.next_deadline()
+    }
+
+    /// Whether messages wait to be read. Takes the next one to find out.
+    pub(crate) fn has_mail(&mut self) -> bool {
+        match self.parts.messages.try_recv() {
+            Ok(message) => {
+                self.message(message);
+                true
+            }
+            Err(_) => self.held.is_some(),
+        }
+    }
+
+    /// For a world that is made up: a process of this attempt has ended so, having said this.
+    pub(crate) fn pretend_exit(&mut self, attempt: AttemptRef, exit: Exit, said: &[u8]) {
+        let wall_ms = self.parts.clock.wall_ms();
+        if let Some(live) = self.live_of(attempt) {
+            live.pretend_exit(exit, said, wall_ms);
+            let continues = live.continues();
+            self.feed(Input::Exited { attempt, exit, continues });
+        }
+    }
+
+    /// For a made-up world: a process of this attempt runs.
+    pub(crate) fn pretend_start(&mut self, attempt: AttemptRef) {
+        let wall_ms = self.parts.clock.wall_ms();
+        if let Some(live) = self.live_of(attempt) {
+            live.started_ms = wall_ms;
+            self.feed(Input::Spawned(attempt));
+        }
+    }
+
     fn wait(&mut self, events: &mut Vec<epoll::Event>) {
         let mut until = self.parts.machine.next_deadline();
-        let now = monotonic();
+        let now = self.parts.clock.at();
         if self.retry || self.parts.journal.waits() || self.parts.spawner.waits() {
             until = until.min(Instant(now.0 + RETRY_NS));
         }
@@ -236,7 +276,7 @@ impl Timer {
 
     // --- inputs ---------------------------------------------------------------------------------
 
-    fn feed(&mut self, input: Input<'_>) {
+    pub(crate) fn feed(&mut self, input: Input<'_>) {
         let now = self.parts.clock.now();
         self.parts.machine.handle(now, input);
         self.perform();
@@ -257,7 +297,7 @@ impl Timer {
         self.parts.wake.wake();
     }
 
-    fn message(&mut self, message: Message) {
+    pub(crate) fn message(&mut self, message: Message) {
         match message {
             Message::Request(request) => self.request(request),
             Message::Durable(seq) => self.feed(Input::Durable(seq)),
@@ -269,7 +309,7 @@ impl Timer {
             Message::Loaded { attempt, prepared } => self.loaded(attempt, *prepared),
             Message::Spawned { attempt, spawned } => self.spawned(attempt, *spawned),
             Message::Swept { attempt, killed, remaining } => {
-                let now_ms = monotonic().0 / 1_000_000;
+                let now_ms = self.parts.clock.at().0 / 1_000_000;
                 if let Some(live) =
                     self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut)
                     && live.reference == attempt
@@ -311,7 +351,7 @@ impl Timer {
             }
             Request::Delivered(task) => self.feed(Input::Delivered(task)),
             Request::HostDone { attempt, exit, detail } => {
-                let wall_ms = crate::clock::wall_ms();
+                let wall_ms = self.parts.clock.wall_ms();
                 if let Some(live) = self.live_of(attempt) {
                     live.told_exit(exit, detail, wall_ms);
                     self.feed(Input::Exited { attempt, exit, continues: false });
@@ -319,7 +359,7 @@ impl Timer {
             }
             Request::List => self.listing = Some(self.parts.machine.tasks().collect()),
             Request::Drain { patience_ms } => {
-                let until = monotonic().after_ms(patience_ms);
+                let until = self.parts.clock.at().after_ms(patience_ms);
                 self.feed(Input::Drain { until });
             }
         }
@@ -389,7 +429,7 @@ impl Timer {
     }
 
     fn spawned(&mut self, attempt: AttemptRef, spawned: Result<Running, SpawnError>) {
-        let wall_ms = crate::clock::wall_ms();
+        let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live_of(attempt) else { return };
         match spawned {
             Ok(running) => {
@@ -421,8 +461,8 @@ impl Timer {
     fn ready(&mut self, token: u64) {
         let place = usize::try_from(token >> 60).unwrap_or(usize::MAX);
         let attempt = names::unpack_attempt(token & (u64::MAX >> 4));
-        let now_ms = monotonic().0 / 1_000_000;
-        let wall_ms = crate::clock::wall_ms();
+        let now_ms = self.parts.clock.at().0 / 1_000_000;
+        let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -441,7 +481,7 @@ impl Timer {
 
     // --- effects --------------------------------------------------------------------------------
 
-    fn perform(&mut self) {
+    pub(crate) fn perform(&mut self) {
         while let Some(effect) = self.parts.machine.poll_effect() {
             match effect {
                 Effect::Append { seq, task, record, attached, urgent } => {
@@ -494,7 +534,7 @@ impl Timer {
 
     fn start(&mut self, attempt: AttemptRef, task: u64, step: u8, number: u8) {
         let instance = self.parts.instance.clone();
-        let wall_ms = crate::clock::wall_ms();
+        let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live_of(attempt) else { return };
         (live.step, live.number) = (step, number);
         match live.work.take() {
@@ -514,7 +554,7 @@ impl Timer {
 
     // --- to the host ----------------------------------------------------------------------------
 
-    fn tell(&mut self) {
+    pub(crate) fn tell(&mut self) {
         let host = self.parts.host.clone();
         let filled = host.try_fill(|| self.next_told());
         self.retry = !filled;
