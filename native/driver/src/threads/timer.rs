@@ -6,10 +6,9 @@
 //! only tried. So nothing that is slow moves a deadline.
 
 use crate::clock::Clock;
-use crate::history::Facts;
 use crate::host::{Outbound, Request, Told};
 use crate::launch::Work;
-use crate::names::{self, pack_attempt, pack_task};
+use crate::names::{self, pack_attempt};
 use crate::prepare::Prepared;
 use crate::spawn::{AttemptName, SpawnError};
 use crate::threads::attempt::Live;
@@ -18,7 +17,7 @@ use crate::threads::journal;
 use crate::threads::spawner::{self, Running};
 use crate::wake::Wake;
 use limpet_core::message::{
-    Attached, AttemptRef, Effect, Event, Executor, Exit, Input, Loaded, Spec, Submit, TaskRef,
+    Attached, AttemptRef, Effect, Executor, Exit, Input, Loaded, Spec, Submit, TaskRef,
 };
 use limpet_core::record::{FIXED_BYTES_MAX, Record};
 use limpet_core::{Instant, Machine};
@@ -155,17 +154,17 @@ pub struct Parts {
 
 /// The thread's state.
 pub struct Timer {
-    parts: Parts,
+    pub(super) parts: Parts,
     poll: OwnedFd,
-    live: Vec<Option<Live>>,
+    pub(super) live: Vec<Option<Live>>,
     buffer: Box<[u8]>,
     /// The bytes that belong to the submission or extension at hand.
     attached: Vec<u8>,
     held: Option<Request>,
-    listing: Option<Vec<TaskRef>>,
+    pub(super) listing: Option<Vec<TaskRef>>,
     /// What could not be put into the host's queue yet; at most one per live attempt.
-    told: VecDeque<Told>,
-    retry: bool,
+    pub(super) told: VecDeque<Told>,
+    pub(super) retry: bool,
     closing: bool,
 }
 
@@ -545,89 +544,11 @@ impl Timer {
             }
             Some(work @ (Work::Publish { .. } | Work::Reboot)) => {
                 live.started_ms = wall_ms;
-                let text = host_work(&work);
+                let text = super::telling::host_work(&work);
                 self.told.push_back(Told::Work { attempt: pack_attempt(attempt), text });
             }
             Some(Work::Sleep(_)) | None => {}
         }
-    }
-
-    // --- to the host ----------------------------------------------------------------------------
-
-    pub(crate) fn tell(&mut self) {
-        let host = self.parts.host.clone();
-        let filled = host.try_fill(|| self.next_told());
-        self.retry = !filled;
-        if let Ok(mut stats) = self.parts.stats.try_lock() {
-            *stats = self.parts.machine.stats();
-        }
-    }
-
-    fn next_told(&mut self) -> Option<Told> {
-        if let Some(told) = self.told.pop_front() {
-            return Some(told);
-        }
-        if let Some(listing) = &mut self.listing {
-            if let Some(task) = listing.pop() {
-                if let Some(told) = self.changed(task) {
-                    return Some(told);
-                }
-                return self.next_told();
-            }
-            self.listing = None;
-            return Some(Told::Listed);
-        }
-        loop {
-            match self.parts.machine.poll_event()? {
-                Event::Answer(answer) => {
-                    let (verdict, text) = crate::verdict::told(&answer.verdict);
-                    let task = answer.task.map_or(u64::MAX, pack_task);
-                    return Some(Told::Answer { token: answer.token, task, verdict, text });
-                }
-                Event::Changed(task) => {
-                    if let Some(told) = self.changed(task) {
-                        return Some(told);
-                    }
-                }
-                Event::Continue { task, step } => {
-                    if let Some(view) = self.parts.machine.view(task) {
-                        let (reference, task) = (task, view.accepted_seq);
-                        let order = journal::Order::Continue { reference, task, step };
-                        self.parts.journal.send(order);
-                    }
-                }
-                Event::Result(task) => {
-                    if let Some(view) = self.parts.machine.view(task) {
-                        let facts = Facts {
-                            clock_uncertain: view.flags.clock_uncertain,
-                            unreaped: view.flags.unreaped,
-                            gap: view.flags.gap,
-                        };
-                        let (reference, task) = (task, view.accepted_seq);
-                        let order = journal::Order::History { reference, task, facts };
-                        self.parts.journal.send(order);
-                    }
-                }
-                Event::Drained => return Some(Told::Drained),
-            }
-        }
-    }
-
-    fn changed(&mut self, task: TaskRef) -> Option<Told> {
-        let view = self.parts.machine.view(task)?;
-        let owner = &self.parts.owners[task.slot as usize];
-        let live = self.live.iter_mut().flatten();
-        let progress = live
-            .filter(|live| self.parts.machine.task_of_attempt(live.reference) == Some(task))
-            .find_map(Live::take_progress)
-            .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-        let text = serde_json::json!({
-            "id": owner.id, "source": owner.source, "state": view.state.name(),
-            "step": (view.step != u8::MAX).then_some(view.step), "attempt": view.attempt,
-            "outcome": Some(view.outcome.name()).filter(|name| *name != "none"),
-            "progress": progress,
-        });
-        Some(Told::Changed { task: pack_task(task), text: text.to_string() })
     }
 
     /// Ends what still runs, records an orderly stop if nothing did, and lets the others end.
@@ -657,15 +578,4 @@ fn bounds(spec: &crate::prepare::Spec) -> Spec {
         maximum_interval_ms: spec.retry.maximum_interval_ms,
         jitter_milli: spec.retry.jitter_milli,
     }
-}
-
-fn host_work(work: &Work) -> String {
-    match work {
-        Work::Publish { topic, payload, retain } => {
-            let payload = String::from_utf8_lossy(payload);
-            serde_json::json!({"publish": {"topic": topic, "payload": payload, "retain": retain}})
-        }
-        _ => serde_json::json!({"reboot": {}}),
-    }
-    .to_string()
 }
