@@ -67,12 +67,12 @@ lock: | prerequisites ## Lock the newest Python packages that pyproject.toml all
 	    -o $(FREEZE_LOCK) pyproject.toml
 
 # The exporting macro is expanded first (the variable lets a stable compiler do that), then only the
-# module of the interface is shown to cbindgen, which would export the constants of all others too.
+# modules of the interface are shown to cbindgen, which would export the constants of all others too.
 header: $(CBINDGEN) ## Generate native/include/limpet.h from native/driver/src/ffi.rs
 	RUSTC_BOOTSTRAP=1 cargo rustc $(CARGO_WORKSPACE) --quiet -p limpet-driver --lib \
 	    --profile check -- -Zunpretty=expanded \
-	    | sed -n '/^\(pub \)\?mod ffi {/,/^}/p' > build/ffi.rs
-	$(CBINDGEN) --quiet --config native/cbindgen.toml --output $(HEADER) build/ffi.rs
+	    | sed -n '/^\(pub \)\?mod \(ffi\|guard\) {/,/^}/p' > build/interface.rs
+	$(CBINDGEN) --quiet --config native/cbindgen.toml --output $(HEADER) build/interface.rs
 
 clean: ## Remove everything that was built or installed here
 	rm -rf $(VENV) build dist runtime/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ and by packaging, never imported by the agent; it must not know what any functio
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -33,12 +34,24 @@ def target_folder() -> Path:
     return ROOT / os.environ.get("CARGO_TARGET_DIR", MANIFEST.parent / "target")
 
 
+def declarations(header: str) -> str:
+    """Return `header` as cffi's parser takes it, which knows no preprocessor.
+
+    Of a condition on the C standard the older branch is taken; a constant keeps its name only, for
+    the compiler fills in the value; every other directive is dropped.
+    """
+    condition = r"^#if __STDC_VERSION__.*?\n(?:#else\n(.*?))?#endif.*?\n"
+    header = re.sub(condition, r"\1", header, flags=re.DOTALL | re.MULTILINE)
+    header = re.sub(r"^#define (\w+) .+", r"#define \1 ...", header, flags=re.MULTILINE)
+    return re.sub(r"^#(?!define \w+ ).*", "", header, flags=re.MULTILINE)
+
+
 def emit_source(source: Path) -> None:
     """Write the C source of the extension, also for a compiler other than this machine's."""
     header = HEADER.read_text(encoding="utf-8")
     ffi = FFI()
-    ffi.cdef(header)
-    ffi.set_source(MODULE, f"#include <stdint.h>\n{header}")
+    ffi.cdef(declarations(header))
+    ffi.set_source(MODULE, header)
     source.parent.mkdir(parents=True, exist_ok=True)
     ffi.emit_c_code(str(source))
 
