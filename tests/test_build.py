@@ -8,8 +8,9 @@ import re
 import subprocess
 from pathlib import Path
 
-import limpet
 import tomli
+
+import limpet
 
 ROOT = Path(__file__).parents[1]
 HEADER = (ROOT / "native/include/limpet.h").read_text(encoding="utf-8")

@@ -61,12 +61,8 @@ class BuildNative(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         """Build `ext` anew: which sources have changed is make's and cargo's business."""
-        subprocess.run(
-            ["cargo", "build", "--release", "--locked", "--package", "limpet-driver"]
-            + ["--manifest-path", str(MANIFEST)],
-            cwd=ROOT,
-            check=True,
-        )
+        cargo = ["cargo", "build", "--release", "--locked", "--package", "limpet-driver"]
+        subprocess.run([*cargo, "--manifest-path", str(MANIFEST)], cwd=ROOT, check=True)
         built = target_folder() / "release"
         source = Path(self.build_temp) / "_core.c"
         emit_source(source)
