@@ -37,6 +37,7 @@ pub mod store;
 pub mod table;
 pub mod template;
 pub mod threads;
+pub mod tools;
 pub mod uplink;
 pub mod verdict;
 pub mod wake;
