@@ -220,15 +220,19 @@ impl Machine {
             Trigger::HeartbeatOver => Cause::Clock(Clock::Heartbeat),
             _ => Cause::Ending,
         };
+        // What has ended by itself has ended so, whatever comes while its descendants are removed.
+        let ended = task.state == State::Sweeping;
         let attempt = self.attempt(slot);
-        if attempt.cause == Cause::None || cause == Cause::Ending {
+        let replaced = if attempt.cause == Cause::None { !ended } else { cause == Cause::Ending };
+        if replaced {
             attempt.cause = cause;
         }
     }
 
     fn stop(&mut self, slot: u16, trigger: Trigger) {
         let attempt = *self.attempt(slot);
-        if trigger == Trigger::PhaseOver && attempt.timer_at <= self.now.at {
+        let done = attempt.timer_at <= self.now.at && attempt.timer_at <= attempt.close_at;
+        if trigger == Trigger::PhaseOver && done {
             self.attempt(slot).exit = Outcome::Succeeded;
             return self.settle(slot);
         }

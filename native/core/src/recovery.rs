@@ -72,7 +72,7 @@ impl Machine {
         kind: u8,
         payload: &[u8],
     ) -> Result<(), ReplayError> {
-        let (record, stamp, headers, _) = Record::decode(kind, payload)?;
+        let (record, stamp, headers, attached) = Record::decode(kind, payload)?;
         self.next_seq = self.next_seq.max(seq + 1);
         self.durable_seq = self.durable_seq.max(seq);
         if !self.timeline.see(stamp.now) {
@@ -115,7 +115,7 @@ impl Machine {
             }
             other => {
                 if let Some(slot) = self.slot_of(task) {
-                    self.fold(slot, other, headers.iter().collect())?;
+                    self.fold(slot, other, headers.iter().collect(), attached.len() as u64)?;
                 }
             }
         }
@@ -152,6 +152,7 @@ impl Machine {
         slot: u16,
         record: Record,
         headers: Vec<crate::message::StepHeader>,
+        attached_bytes: u64,
     ) -> Result<(), ReplayError> {
         let find = |machine: &Machine, index: u8| {
             let first = machine.arena.tasks[slot as usize].first;
@@ -197,7 +198,8 @@ impl Machine {
                 }
                 // The host refused: the step that asked is the one that failed.
                 task.flags.refused_plan = steps == 0;
-                let reserve = u64::from(steps) * u64::from(self.limits.ended_bytes);
+                let reserve =
+                    u64::from(steps) * u64::from(self.limits.ended_bytes) + attached_bytes;
                 self.add_steps(slot, after, headers.into_iter(), reserve);
             }
             Record::CancelRequested if !task.flags.finally => task.ending = Outcome::Cancelled,

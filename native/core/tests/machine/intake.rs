@@ -203,7 +203,7 @@ fn answers_leave_in_order_and_after_durability() {
     assert_eq!(s.submit(&plan('a', &[STOP])), "a accepted+!; a started 0.1!; a is committing");
     assert_eq!(s.submit(&plan('a', &[STOP])), "");
     assert_eq!(s.submit(&plan('b', &[])), "");
-    let accepted = s.disk[0].seq;
+    let accepted = s.accepted('a');
     assert_eq!(s.submit(&plan('c', &[RERUN])), "c accepted+!; c started 0.1; c is committing");
     assert_eq!(s.cancel('b'), "b tombstone!");
     assert_eq!(

@@ -112,7 +112,15 @@ impl Script {
         Script::with(limits(), 1)
     }
 
+    /// An agent that has just started with an empty journal.
     pub fn with(limits: Limits, seed: u64) -> Script {
+        let mut script = Script::closed(limits, seed);
+        assert_eq!(script.recover(), "* opened!");
+        assert_eq!(script.sync(), "");
+        script
+    }
+
+    fn closed(limits: Limits, seed: u64) -> Script {
         let now = Now { at: START, wall_ms: WALL_MS, trusted: true, boot: 1 };
         Script {
             machine: Machine::new(limits, seed, now).expect("limits are in range"),
@@ -256,7 +264,7 @@ impl Script {
 
     /// Answers whatever the task waits for until it is in the given state.
     pub fn until(&mut self, name: char, state: State) {
-        for _ in 0..20 {
+        for _ in 0..200 {
             match self.state(name) {
                 now if now == state => return,
                 State::Committing | State::Closing => self.sync(),
@@ -275,6 +283,30 @@ impl Script {
         self.until(name, State::Running);
         self.exited(name, exit);
         self.swept(name)
+    }
+
+    /// Answers whatever a task waits for, waits where it waits for time, and refuses further steps, until
+    /// its result was told; returns all that was said on the way.
+    pub fn finish(&mut self, name: char) -> String {
+        let mut said = String::new();
+        for _ in 0..200 {
+            said += "; ";
+            said += &match self.state(name) {
+                State::Reporting => return said,
+                State::Committing | State::Closing => self.sync(),
+                State::Loading => self.loaded(name),
+                State::Starting => self.spawned(name),
+                State::Running => self.exited(name, Exit::Code(0)),
+                State::Sweeping => self.swept(name),
+                State::Planning => self.extend(name, &[]),
+                State::Queued | State::Backoff | State::Recovering => {
+                    self.set(self.next_ms().expect("time helps"));
+                    self.feed(Input::Timeout)
+                }
+                other => panic!("{name} waits {other:?}: {said}"),
+            };
+        }
+        panic!("{name} does not end: {said}");
     }
 
     /// The outcome of a task that goes on undisturbed.
@@ -319,13 +351,20 @@ impl Script {
         self.attempts.keys().find_map(of).expect("it has a loaded attempt")
     }
 
+    /// Sequence number of the acceptance of a live task.
+    pub fn accepted(&self, name: char) -> u64 {
+        self.machine.view(self.task(name)).expect("it lives").accepted_seq
+    }
+
     /// The same machine after a restart that finds these records; the power went, if `power`.
     pub fn restarted(&self, disk: &[Stored], power: bool) -> Script {
-        let mut next = Script::with(self.limits, 2);
+        let mut next = Script::closed(self.limits, 2);
         (next.now, next.spec, next.executor) = (self.now, self.spec, self.executor);
         next.disk = disk.to_vec();
         next.names = self.names.clone();
-        next.now.boot += u32::from(power);
+        if power {
+            (next.now.at, next.now.boot) = (START, self.now.boot + 1);
+        }
         next
     }
 

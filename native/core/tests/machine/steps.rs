@@ -38,7 +38,7 @@ fn three_stop_steps_need_four_commits() {
 fn rerun_steps_wait_for_the_acceptance_only() {
     let mut s = Script::new();
     assert_eq!(s.submit(&plan('a', &[RERUN; 2])), "a accepted+!; a started 0.1; a is committing");
-    let accepted = s.disk[0].seq;
+    let accepted = s.accepted('a');
     assert_eq!(s.feed(Input::Durable(accepted)), "a load 0; #1 accepted; a is loading");
     assert_eq!(
         s.run('a', Exit::Code(0)),
