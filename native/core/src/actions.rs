@@ -306,7 +306,7 @@ impl Machine {
         self.settle(slot);
     }
 
-    fn ending(&mut self, slot: u16) -> (Outcome, Clock) {
+    pub(crate) fn ending(&mut self, slot: u16) -> (Outcome, Clock) {
         let task = self.task(slot);
         match task.ending {
             Outcome::Cancelled => (Outcome::Cancelled, Clock::None),
@@ -511,7 +511,7 @@ impl Machine {
         let task = self.task(slot);
         (task.outcome, task.outcome_step, task.outcome_clock) = (outcome, step, clock);
         task.ending = Outcome::None;
-        task.flags.finally = true;
+        (task.flags.finally, task.flags.in_flight) = (true, false);
         self.skip_open_steps(slot, false);
     }
 

@@ -7,7 +7,7 @@ use crate::message::{
     Answer, Attached, AttemptRef, Effect, Event, Exit, Input, Loaded, Outcome, TaskRef, Verdict,
 };
 use crate::record::Record;
-use crate::recovery::{Restart, Timeline};
+use crate::recovery::Timeline;
 use crate::table::{Cell, State, Trigger, cell};
 use crate::time::{Instant, Now};
 use std::collections::VecDeque;
@@ -58,7 +58,8 @@ pub struct Machine {
     pub(crate) live_bytes: u64,
     pub(crate) recovering: u16,
     pub(crate) timeline: Timeline,
-    pub(crate) restart: Restart,
+    /// The agent died last time, rather than stop.
+    pub(crate) unclean: bool,
     /// Filled while the journal is read, empty ever after.
     pub(crate) released: Vec<(u64, u64)>,
     pub(crate) stats: Stats,
@@ -95,7 +96,7 @@ impl Machine {
             live_bytes: 0,
             recovering: 0,
             timeline: Timeline::default(),
-            restart: Restart::default(),
+            unclean: false,
             released: Vec::new(),
             stats: Stats::default(),
             draining: false,
@@ -187,7 +188,8 @@ impl Machine {
                 }
             }
         }
-        let awaited = self.arena.attempts.iter().any(|a| a.live && a.task != NONE && !self.reboots(a.task));
+        let awaited =
+            self.arena.attempts.iter().any(|a| a.live && a.task != NONE && !self.reboots(a.task));
         if self.draining && !awaited && !self.drained_told && self.recovering == 0 {
             self.drained_told = true;
             return Some(Event::Drained);

@@ -32,7 +32,8 @@ fn priority_first_then_order_of_arrival() {
     assert_eq!(order(&mut s, 6), "adecbf");
 }
 
-/// Each step waits for its own turn, so that a long task does not keep a short one waiting to its end.
+/// Each step waits for its own turn, so that a long task does not keep a short one waiting to its
+/// end.
 #[test]
 fn steps_take_turns() {
     let mut s = one_at_a_time();
@@ -94,8 +95,8 @@ fn crashed(mut s: Script, names: &str) -> Script {
     back
 }
 
-/// After a crash of the agent whatever was in flight is suspect: suspects run first, and each alone, so
-/// that a second crash has one possible culprit; then all others at once.
+/// After a crash of the agent whatever was in flight is suspect: suspects run first, and each
+/// alone, so that a second crash has one possible culprit; then all others at once.
 #[test]
 fn suspects_run_alone_and_first() {
     let mut s = crashed(Script::with(Limits { attempts: 4, tasks: 8, ..limits() }, 1), "ab");

@@ -4,8 +4,8 @@ use crate::script::{FINALLY, Plan, RERUN, STOP, Script, plan};
 use limpet_core::message::{Exit, Input};
 use limpet_core::table::State;
 
-/// Before a program was started nothing needs to be stopped: the task ends with the request, and what
-/// cleans up runs after both are durable.
+/// Before a program was started nothing needs to be stopped: the task ends with the request, and
+/// what cleans up runs after both are durable.
 #[test]
 fn what_has_not_started_ends_at_once() {
     let mut s = Script::new();
@@ -61,7 +61,8 @@ fn a_start_under_way_is_ended_when_known() {
     s.cancel('b');
     assert_eq!(
         s.spawn_failed('b', true),
-        "b ended 0.1 cancelled code -1+!; b discard; b decided cancelled at 0!; b finished!; b is closing",
+        "b ended 0.1 cancelled code -1+!; b discard; b decided cancelled at 0!; b finished!; \
+         b is closing",
         "and not tried again"
     );
 }
@@ -79,13 +80,15 @@ fn what_runs_is_told_at_once() {
     s.exited('a', Exit::Signal(9));
     assert_eq!(
         s.swept('a'),
-        "a ended 0.1 cancelled code -9+!; a discard; a decided cancelled at 0!; a started 2.1; a is committing"
+        "a ended 0.1 cancelled code -9+!; a discard; a decided cancelled at 0!; a started 2.1; \
+         a is committing"
     );
     assert_eq!(s.steps('a'), "0 cancelled, 1 skipped, 2 none");
     assert_eq!(s.outcome('a').name(), "cancelled");
 }
 
-/// A ladder that a clock began goes on in its time, and the end of the task outweighs that of the step.
+/// A ladder that a clock began goes on in its time, and the end of the task outweighs that of the
+/// step.
 #[test]
 fn a_ladder_under_way_is_not_begun_again() {
     for state in [State::Stopping, State::Killing] {
@@ -101,7 +104,11 @@ fn a_ladder_under_way_is_not_begun_again() {
         assert_eq!(s.cancel('a'), format!("a cancel requested!; a is {}", state.name()));
         s.exited('a', Exit::Signal(9));
         let said = s.swept('a');
-        assert!(said.starts_with("a ended 0.1 cancelled code -9+!; a discard; a decided cancelled at 0!"));
+        assert!(
+            said.starts_with(
+                "a ended 0.1 cancelled code -9+!; a discard; a decided cancelled at 0!"
+            )
+        );
     }
 }
 

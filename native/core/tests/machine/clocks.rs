@@ -4,15 +4,13 @@ use crate::script::{FINALLY, Plan, RERUN, STOP, Script, plan};
 use limpet_core::message::{Executor, Exit, Input, Loaded, StepHeader};
 use limpet_core::table::State;
 
-/// `schedule_to_start` covers the wait for a turn, for the disk and for the step to be read; nothing
-/// has run, so there is nothing to stop.
+/// `schedule_to_start` covers the wait for a turn, for the disk and for the step to be read;
+/// nothing has run, so there is nothing to stop.
 #[test]
 fn schedule_to_start_runs_until_the_start() {
-    for (state, attempt, kept) in [
-        (State::Queued, 0, ""),
-        (State::Committing, 1, "+"),
-        (State::Loading, 1, "+"),
-    ] {
+    for (state, attempt, kept) in
+        [(State::Queued, 0, ""), (State::Committing, 1, "+"), (State::Loading, 1, "+")]
+    {
         let mut s = Script::new();
         if state == State::Queued {
             for name in ['x', 'y'] {
@@ -50,8 +48,8 @@ fn schedule_to_start_is_per_attempt() {
     assert!(s.due(2_300).starts_with("a ended 0.2 timed_out by schedule_to_start"));
 }
 
-/// The whole ladder: TERM at the deadline, KILL after the grace, given up after the time to die, with
-/// the flag on its record and the slot held until the process is seen to end.
+/// The whole ladder: TERM at the deadline, KILL after the grace, given up after the time to die,
+/// with the flag on its record and the slot held until the process is seen to end.
 #[test]
 fn the_stop_ladder_is_exact() {
     let mut s = Script::new();
@@ -63,7 +61,8 @@ fn the_stop_ladder_is_exact() {
     assert_eq!(s.due(10_500), "a KILL; a is killing");
     assert_eq!(
         s.due(20_500),
-        "a ended 0.1 timed_out by start_to_close unreaped+!; a decided failed at 0 by start_to_close!; \
+        "a ended 0.1 timed_out by start_to_close unreaped+!; \
+         a decided failed at 0 by start_to_close!; \
          a started 1.1; a is committing"
     );
     assert_eq!(s.machine.live_attempts(), 2, "the slot is held");
@@ -95,8 +94,8 @@ fn a_sweep_is_given_up_too() {
     assert_eq!(s.machine.live_attempts(), 0);
 }
 
-/// A process that ends in its grace, or when killed, is swept and its step has timed out, with what the
-/// process made of it.
+/// A process that ends in its grace, or when killed, is swept and its step has timed out, with what
+/// the process made of it.
 #[test]
 fn an_end_in_time_leaves_the_ladder() {
     let mut s = Script::new();
@@ -106,7 +105,8 @@ fn an_end_in_time_leaves_the_ladder() {
     assert_eq!(s.exited('a', Exit::Code(0)), "a sweep; a is sweeping");
     assert_eq!(
         s.swept('a'),
-        "a ended 0.1 timed_out by start_to_close+!; a discard; a decided failed at 0 by start_to_close!; \
+        "a ended 0.1 timed_out by start_to_close+!; a discard; \
+         a decided failed at 0 by start_to_close!; \
          a finished!; a is closing"
     );
     let mut s = Script::new();
@@ -115,11 +115,13 @@ fn an_end_in_time_leaves_the_ladder() {
     s.due(10_000);
     s.due(10_500);
     s.exited('b', Exit::Signal(9));
-    assert!(s.swept('b').starts_with("b ended 0.1 timed_out by start_to_close code -9+!; b discard"));
+    assert!(
+        s.swept('b').starts_with("b ended 0.1 timed_out by start_to_close code -9+!; b discard")
+    );
 }
 
-/// The clock of an attempt starts when its start is asked for: a slow spawner eats from it, and a process
-/// that comes too late is told to end at once.
+/// The clock of an attempt starts when its start is asked for: a slow spawner eats from it, and a
+/// process that comes too late is told to end at once.
 #[test]
 fn start_to_close_includes_the_start() {
     let mut s = Script::new();
@@ -156,7 +158,8 @@ fn a_heartbeat_postpones_the_silence() {
     s.exited('a', Exit::Signal(15));
     assert_eq!(
         s.swept('a'),
-        "a ended 0.1 timed_out by heartbeat code -15+!; a discard; a decided failed at 0 by heartbeat!; \
+        "a ended 0.1 timed_out by heartbeat code -15+!; a discard; \
+         a decided failed at 0 by heartbeat!; \
          a finished!; a is closing"
     );
 }
@@ -202,8 +205,8 @@ fn schedule_to_close_ends_what_has_not_started() {
     }
 }
 
-/// A start that is under way when the clock of the whole runs out is ended as soon as it is known, and
-/// in no other way than by a signal.
+/// A start that is under way when the clock of the whole runs out is ended as soon as it is known,
+/// and in no other way than by a signal.
 #[test]
 fn schedule_to_close_waits_for_the_spawner() {
     let mut s = Script::new();
@@ -247,7 +250,8 @@ fn schedule_to_close_stops_what_runs() {
     }
 }
 
-/// A program that has ended before the clock of the whole ran out has ended as it did; its task is late.
+/// A program that has ended before the clock of the whole ran out has ended as it did; its task is
+/// late.
 #[test]
 fn an_end_before_the_deadline_is_told_as_it_was() {
     let mut s = Script::new();
@@ -284,8 +288,8 @@ fn schedule_to_close_ends_every_wait() {
     );
 }
 
-/// All finally steps share one clock that starts with the decision; what it cuts off is skipped, and the
-/// outcome stays.
+/// All finally steps share one clock that starts with the decision; what it cuts off is skipped,
+/// and the outcome stays.
 #[test]
 fn the_finally_clock_bounds_all_of_them_together() {
     let mut s = Script::new();

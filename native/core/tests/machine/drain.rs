@@ -1,11 +1,12 @@
-//! Stopping in order: nothing more starts, what runs may end, and at the deadline it is interrupted.
+//! Stopping in order: nothing more starts, what runs may end, and at the deadline it is
+//! interrupted.
 
 use crate::script::{FINALLY, REBOOT, RERUN, STOP, Script, plan};
 use limpet_core::message::{Executor, Exit};
 use limpet_core::table::State;
 
-/// What runs may end in its time; its next step waits for the next start of the agent. The end is told
-/// once.
+/// What runs may end in its time; its next step waits for the next start of the agent. The end is
+/// told once.
 #[test]
 fn what_runs_may_end_and_nothing_more_starts() {
     let mut s = Script::new();
@@ -32,8 +33,8 @@ fn nothing_to_wait_for() {
     assert_eq!(s.drain(5_000), "drained", "a result may wait for the broker of the next run");
 }
 
-/// At the deadline a step that may be repeated is stopped, recorded as interrupted, and put back with its
-/// try; after the restart it runs as if nothing had been, and is no suspect.
+/// At the deadline a step that may be repeated is stopped, recorded as interrupted, and put back
+/// with its try; after the restart it runs as if nothing had been, and is no suspect.
 #[test]
 fn a_rerun_step_is_put_back() {
     let mut s = Script::new();
@@ -65,7 +66,8 @@ fn a_stop_step_is_uncertain() {
     s.exited('a', Exit::Signal(9));
     assert_eq!(
         s.swept('a'),
-        "a ended 0.1 uncertain code -9+!; a discard; a decided uncertain at 0!; a is queued; drained"
+        "a ended 0.1 uncertain code -9+!; a discard; a decided uncertain at 0!; a is queued; \
+         drained"
     );
     s.sync();
     let (mut s, said) = s.restart(false);
@@ -101,7 +103,8 @@ fn what_has_not_started_is_put_back() {
     assert_eq!(s.spawned('c'), "c TERM; c is stopping", "but it might have");
 }
 
-/// A program that has ended before the deadline has ended as it did, though its descendants have not.
+/// A program that has ended before the deadline has ended as it did, though its descendants have
+/// not.
 #[test]
 fn an_end_before_the_deadline_is_told_as_it_was() {
     let mut s = Script::new();
@@ -111,7 +114,8 @@ fn an_end_before_the_deadline_is_told_as_it_was() {
     assert_eq!(s.due(5_000), "a is sweeping");
     assert_eq!(
         s.swept('a'),
-        "a ended 0.1 succeeded+!; a discard; a decided succeeded!; a finished!; a is closing; drained"
+        "a ended 0.1 succeeded+!; a discard; a decided succeeded!; a finished!; a is closing; \
+         drained"
     );
 }
 
@@ -126,8 +130,8 @@ fn waiting_goes_on_and_starts_nothing() {
     assert_eq!(s.due(1_000), "a is queued");
 }
 
-/// A reboot makes the system stop the agent. That is how a reboot ends, so nobody waits for it, it is not
-/// interrupted, and it has succeeded when the device is back.
+/// A reboot makes the system stop the agent. That is how a reboot ends, so nobody waits for it, it
+/// is not interrupted, and it has succeeded when the device is back.
 #[test]
 fn a_reboot_under_way_is_not_interrupted() {
     let mut s = Script::new();
@@ -140,9 +144,6 @@ fn a_reboot_under_way_is_not_interrupted() {
     s.machine.stopped(s.now);
     s.collect();
     let (s, said) = s.restart(true);
-    assert_eq!(
-        said,
-        "* opened!; a ended 0.1 succeeded!; a started 1.1; a load 1; a is loading"
-    );
+    assert_eq!(said, "* opened!; a ended 0.1 succeeded!; a started 1.1; a load 1; a is loading");
     assert_eq!(s.steps('a'), "0 succeeded, 1 none");
 }

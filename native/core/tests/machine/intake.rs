@@ -1,4 +1,5 @@
-//! What the host hands in: every reason to refuse, what is known of ids, and when answers may leave.
+//! What the host hands in: every reason to refuse, what is known of ids, and when answers may
+//! leave.
 
 use crate::script::{FINALLY, Plan, RERUN, STOP, Script, WALL_MS, limits, plan};
 use limpet_core::Limits;
@@ -102,7 +103,8 @@ fn expired_is_refused_and_time_does_not_run_back() {
     assert!(s.submit(&waived).contains("a accepted"), "what is not trusted does not count");
 }
 
-/// Without a trusted clock tasks are refused unless policy waives it; known ids are answered anyway.
+/// Without a trusted clock tasks are refused unless policy waives it; known ids are answered
+/// anyway.
 #[test]
 fn an_untrusted_clock_refuses_unless_waived() {
     let mut s = Script::new();

@@ -2,8 +2,8 @@
 
 use crate::script::{FINALLY, Plan, RERUN, STOP, Script, limits, plan};
 use limpet_core::Limits;
-use limpet_core::message::{Exit, Input, StepHeader, When};
 use limpet_core::message::Outcome;
+use limpet_core::message::{Exit, Input, StepHeader, When};
 use limpet_core::table::State;
 
 fn asks(s: &mut Script, name: char) -> String {
@@ -17,8 +17,8 @@ fn planner(additions: u8, steps: &[StepHeader]) -> Plan {
     Plan { additions, ..plan('a', steps) }
 }
 
-/// New steps run right behind the one that asked for them, before what was planned at first, and not
-/// before their record is durable.
+/// New steps run right behind the one that asked for them, before what was planned at first, and
+/// not before their record is durable.
 #[test]
 fn steps_are_added_behind_the_one_that_asked() {
     let mut s = Script::new();
@@ -42,8 +42,8 @@ fn steps_are_added_behind_the_one_that_asked() {
     );
 }
 
-/// More steps than the task's ceiling or than 32 in all, finally steps among them, or a full pool are
-/// refused; the task goes on waiting, and what fits is taken.
+/// More steps than the task's ceiling or than 32 in all, finally steps among them, or a full pool
+/// are refused; the task goes on waiting, and what fits is taken.
 #[test]
 fn ceilings_hold_and_the_task_waits_on() {
     let mut s = Script::with(Limits { steps: 33, ..limits() }, 1);

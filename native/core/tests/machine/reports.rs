@@ -20,8 +20,8 @@ fn ended(s: &mut Script, names: &str) {
     }
 }
 
-/// At most `reports` results are under way; each delivery offers the oldest that waits, whatever slot it
-/// is in.
+/// At most `reports` results are under way; each delivery offers the oldest that waits, whatever
+/// slot it is in.
 #[test]
 fn results_leave_through_a_window() {
     let mut s = window(2);
@@ -54,8 +54,8 @@ fn deliveries_together_open_the_window_wide() {
     assert_eq!(s.collect(), "d result succeeded; e result succeeded; f result succeeded");
 }
 
-/// The delivery is recorded with what is needed to remember the id, releases all older records of the
-/// task, and gives everything back; a second one finds nothing.
+/// The delivery is recorded with what is needed to remember the id, releases all older records of
+/// the task, and gives everything back; a second one finds nothing.
 #[test]
 fn a_delivery_gives_everything_back() {
     let mut s = Script::new();
@@ -77,7 +77,10 @@ fn a_delivery_gives_everything_back() {
     for name in "bcd".chars() {
         s.submit(&plan(name, &[RERUN; 20]));
     }
-    assert!(s.submit(&plan('e', &[RERUN; 4])).contains("e accepted"), "all slots and steps are free");
+    assert!(
+        s.submit(&plan('e', &[RERUN; 4])).contains("e accepted"),
+        "all slots and steps are free"
+    );
 }
 
 /// A result is told once per run of the agent, and again after a restart, the same.
@@ -116,8 +119,8 @@ fn time_is_recorded_once_a_minute_while_a_task_lives() {
     assert_eq!(s.next_ms(), None, "reporting");
 }
 
-/// An idle machine asks for nothing, says nothing and has no deadline, before its first task and after
-/// its last, however often it is asked.
+/// An idle machine asks for nothing, says nothing and has no deadline, before its first task and
+/// after its last, however often it is asked.
 #[test]
 fn an_idle_machine_is_silent() {
     let mut s = Script::with(Limits { checkpoint_ms: 1_000, ..limits() }, 1);

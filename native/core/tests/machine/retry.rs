@@ -10,8 +10,8 @@ fn retrying(maximum_attempts: u8) -> Script {
     s
 }
 
-/// Each failed try leaves a record that hurries nobody; the delays double from the first up to their
-/// bound; the last failure is the step's end.
+/// Each failed try leaves a record that hurries nobody; the delays double from the first up to
+/// their bound; the last failure is the step's end.
 #[test]
 fn delays_double_up_to_the_bound_and_the_last_failure_counts() {
     let mut s = retrying(5);
@@ -33,14 +33,15 @@ fn delays_double_up_to_the_bound_and_the_last_failure_counts() {
     );
 }
 
-/// For ten thousand seeds the delay lies between the whole of it and what the jitter may take off, and
-/// both ends of that range are reached.
+/// For ten thousand seeds the delay lies between the whole of it and what the jitter may take off,
+/// and both ends of that range are reached.
 #[test]
 fn jitter_stays_in_its_bounds_and_uses_them() {
     let (mut least, mut most) = (u64::MAX, 0);
     for seed in 0..10_000 {
         let mut s = Script::with(limits(), seed);
-        s.spec = Spec { maximum_attempts: 3, jitter_milli: 250, initial_interval_ms: 400, ..s.spec };
+        s.spec =
+            Spec { maximum_attempts: 3, jitter_milli: 250, initial_interval_ms: 400, ..s.spec };
         s.submit(&plan('a', &[RERUN]));
         s.run('a', Exit::Code(1));
         let first = s.next_ms().expect("it will try again");
@@ -88,7 +89,10 @@ fn a_stop_step_is_retried_only_before_exec() {
     assert_eq!(s.spawn_failed('a', true), "a tried 0.1 failed+; a discard; a is backoff");
     assert_eq!(s.due(1_000), "a started 0.2!; a is committing");
     s.until('a', State::Starting);
-    assert!(s.spawn_failed('a', false).starts_with("a ended 0.2 failed code -1+!; a discard; a decided"));
+    assert!(
+        s.spawn_failed('a', false)
+            .starts_with("a ended 0.2 failed code -1+!; a discard; a decided")
+    );
 
     let mut s = retrying(3);
     s.submit(&plan('b', &[STOP]));

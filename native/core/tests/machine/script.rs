@@ -1,8 +1,8 @@
-//! The notation of the scripts. Each input is a method; what the machine asks and says in reply comes
-//! back as one line of text, in order, so that an expectation is complete by being equal.
+//! The notation of the scripts. Each input is a method; what the machine asks and says in reply
+//! comes back as one line of text, in order, so that an expectation is complete by being equal.
 //!
 //! ```text
-//! a started 0.1!        a record of task a: step 0, attempt 1; `!` is urgent, `+` has something attached
+//! a started 0.1!        a record of a: step 0, attempt 1; `!` is urgent, `+` has an attachment
 //! a load 0, a start 0.1 effects; also TERM, KILL, sweep, discard, release
 //! #1 accepted           the answer to the first question
 //! a is running          something about a has changed, and so it stands
@@ -50,7 +50,14 @@ pub const SPEC: Spec = Spec {
 
 pub fn limits() -> Limits {
     // Checkpoints would be one more deadline in every script; they have tests of their own.
-    Limits { tasks: 4, steps: 64, attempts: 2, ids: 8, checkpoint_ms: 3_600_000, ..Limits::default() }
+    Limits {
+        tasks: 4,
+        steps: 64,
+        attempts: 2,
+        ids: 8,
+        checkpoint_ms: 3_600_000,
+        ..Limits::default()
+    }
 }
 
 /// A task to submit.
@@ -285,8 +292,8 @@ impl Script {
         self.swept(name)
     }
 
-    /// Answers whatever a task waits for, waits where it waits for time, and refuses further steps, until
-    /// its result was told; returns all that was said on the way.
+    /// Answers whatever a task waits for, waits where it waits for time, and refuses further steps,
+    /// until its result was told; returns all that was said on the way.
     pub fn finish(&mut self, name: char) -> String {
         let mut said = String::new();
         for _ in 0..200 {
@@ -296,7 +303,9 @@ impl Script {
                 State::Committing | State::Closing => self.sync(),
                 State::Loading => self.loaded(name),
                 State::Starting => self.spawned(name),
-                State::Running => self.exited(name, Exit::Code(0)),
+                State::Running | State::Stopping | State::Killing => {
+                    self.exited(name, Exit::Code(0))
+                }
                 State::Sweeping => self.swept(name),
                 State::Planning => self.extend(name, &[]),
                 State::Queued | State::Backoff | State::Recovering => {
@@ -493,7 +502,8 @@ fn describe(record: &Record) -> String {
         Record::CancelRequested => "cancel requested".to_owned(),
         Record::Decided { outcome, step, clock } => {
             let at = if step == u8::MAX { String::new() } else { format!(" at {step}") };
-            let by = if clock == Clock::None { String::new() } else { format!(" by {}", clock.name()) };
+            let by =
+                if clock == Clock::None { String::new() } else { format!(" by {}", clock.name()) };
             format!("decided {}{at}{by}", outcome.name())
         }
         Record::Finished => "finished".to_owned(),

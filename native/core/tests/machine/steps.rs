@@ -52,7 +52,8 @@ fn rerun_steps_wait_for_the_acceptance_only() {
     assert_eq!(s.feed(Input::Durable(s.urgent)), "a result succeeded");
 }
 
-/// The first step that does not succeed ends its task as failed and names itself; the rest is skipped.
+/// The first step that does not succeed ends its task as failed and names itself; the rest is
+/// skipped.
 #[test]
 fn a_failure_ends_the_task_and_skips_the_rest() {
     for (exit, ended) in [
@@ -65,7 +66,10 @@ fn a_failure_ends_the_task_and_skips_the_rest() {
         s.run('a', Exit::Code(0));
         assert_eq!(
             s.run('a', exit),
-            format!("a ended 1.1 {ended}+!; a discard; a decided failed at 1!; a finished!; a is closing")
+            format!(
+                "a ended 1.1 {ended}+!; a discard; a decided failed at 1!; a finished!; \
+                 a is closing"
+            )
         );
         let how = ended.split(' ').next().expect("a word");
         assert_eq!(s.steps('a'), format!("0 succeeded, 1 {how}, 2 skipped"));
@@ -85,8 +89,9 @@ fn a_guarded_failure_goes_on() {
     assert_eq!(s.outcome('a'), Outcome::Succeeded);
 }
 
-/// A step runs if its condition on an earlier outcome or exit code holds, is skipped without a record
-/// if not, and a step that was skipped has neither an exit code nor any outcome but `skipped`.
+/// A step runs if its condition on an earlier outcome or exit code holds, is skipped without a
+/// record if not, and a step that was skipped has neither an exit code nor any outcome but
+/// `skipped`.
 #[test]
 fn conditions_decide_in_both_polarities() {
     let first = StepHeader { guarded: true, ..RERUN };
@@ -122,8 +127,8 @@ fn conditions_decide_in_both_polarities() {
     assert!(s.run('a', Exit::Code(0)).ends_with("a started 2.1; a load 2; a is loading"));
 }
 
-/// What the machine cannot judge, the loader does: a step that it skips is recorded as skipped and a
-/// step that it refuses as refused, neither has run, and a refusal fails the task.
+/// What the machine cannot judge, the loader does: a step that it skips is recorded as skipped and
+/// a step that it refuses as refused, neither has run, and a refusal fails the task.
 #[test]
 fn the_loader_may_skip_or_refuse() {
     let mut s = Script::new();
@@ -150,7 +155,8 @@ fn finally_runs_after_a_durable_failure_and_never_changes_it() {
     s.submit(&plan('a', &[RERUN, RERUN, FINALLY, FINALLY]));
     assert_eq!(
         s.run('a', Exit::Code(7)),
-        "a ended 0.1 failed code 7+!; a discard; a decided failed at 0!; a started 2.1; a is committing"
+        "a ended 0.1 failed code 7+!; a discard; a decided failed at 0!; a started 2.1; \
+         a is committing"
     );
     assert_eq!(s.sync(), "a load 2; a is loading");
     assert_eq!(
