@@ -172,6 +172,18 @@ fn after_the_decision_it_is_too_late() {
     assert_eq!(s.cancel('a'), "#6 ended succeeded");
 }
 
+/// The first reason to end a task is the one that is told.
+#[test]
+fn a_cancel_after_the_deadline_changes_nothing() {
+    let mut s = Script::new();
+    s.submit(&Plan { close_ms: 900, ..plan('a', &[RERUN]) });
+    s.until('a', State::Running);
+    assert_eq!(s.due(900), "a TERM; a is stopping");
+    assert_eq!(s.cancel('a'), "a cancel requested!; a is stopping");
+    s.exited('a', Exit::Signal(15));
+    assert!(s.swept('a').contains("a decided timed_out at 0 by schedule_to_close"));
+}
+
 /// Asking twice changes nothing; each question is answered.
 #[test]
 fn twice_is_once() {

@@ -149,6 +149,7 @@ fn a_heartbeat_postpones_the_silence() {
     s.until('a', State::Starting);
     s.set(100);
     s.spawned('a');
+    assert_eq!(s.next_ms(), Some(400));
     for at in [350, 600, 899] {
         s.set(at);
         assert_eq!(s.beat('a'), "a is running");
@@ -307,8 +308,10 @@ fn the_finally_clock_bounds_all_of_them_together() {
         s.swept('a'),
         "a ended 2.1 timed_out by finally code -15+!; a discard; a finished!; a is closing"
     );
-    assert_eq!(s.steps('a'), "0 failed, 1 succeeded, 2 timed_out, 3 skipped");
+    let steps = "0 failed, 1 succeeded, 2 timed_out, 3 skipped";
+    assert_eq!(s.steps('a'), steps);
     assert_eq!(s.sync(), "a result failed");
+    assert_eq!(s.restart(true).0.steps('a'), steps);
 }
 
 /// The clock of the whole has no say once the outcome is fixed.

@@ -1,8 +1,9 @@
 //! Stopping in order: nothing more starts, what runs may end, and at the deadline it is
 //! interrupted.
 
-use crate::script::{FINALLY, REBOOT, RERUN, STOP, Script, plan};
-use limpet_core::message::{Executor, Exit};
+use crate::script::{FINALLY, REBOOT, RERUN, STOP, Script, limits, plan};
+use limpet_core::Limits;
+use limpet_core::message::{Executor, Exit, Input};
 use limpet_core::table::State;
 
 /// What runs may end in its time; its next step waits for the next start of the agent. The end is
@@ -45,6 +46,7 @@ fn a_rerun_step_is_put_back() {
     assert_eq!(s.due(5_000), "a TERM; a is stopping");
     s.exited('a', Exit::Signal(15));
     assert_eq!(s.swept('a'), "a interrupted 0!; a discard; a is queued; drained");
+    assert_eq!(s.machine.view(s.task('a')).map(|view| view.attempt), Some(0));
     s.sync();
     s.machine.stopped(s.now);
     s.collect();
@@ -117,6 +119,27 @@ fn an_end_before_the_deadline_is_told_as_it_was() {
         "a ended 0.1 succeeded+!; a discard; a decided succeeded!; a finished!; a is closing; \
          drained"
     );
+}
+
+/// A restart that is told to stop at once judges all its tasks first: what they write is part of the
+/// stop.
+#[test]
+fn a_backlog_is_worked_off_before_the_end() {
+    let all = Limits { tasks: 60, steps: 60, ids: 60, ..limits() };
+    let mut s = Script::with(all, 1);
+    for name in ('a'..).take(60) {
+        s.submit(&plan(name, &[RERUN]));
+    }
+    let mut next = s.restarted(&s.disk, true);
+    for stored in &s.disk {
+        let kind = stored.record.kind();
+        next.machine.replay(stored.seq, stored.task, kind, &stored.bytes).expect("whole");
+    }
+    next.machine.recovered(next.now);
+    next.collect();
+    assert!(!next.drain(5_000).contains("drained"));
+    assert!(next.feed(Input::Timeout).ends_with("drained"));
+    assert_eq!(next.next_ms(), Some(5_000));
 }
 
 /// Time goes on for what waits: a delay ends and the task is runnable, but does not run.

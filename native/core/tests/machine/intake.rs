@@ -229,6 +229,7 @@ fn durability_does_not_run_back() {
     s.submit(&plan('a', &[STOP]));
     s.sync();
     assert_eq!(s.feed(Input::Durable(0)), "");
+    assert_eq!(s.submit(&plan('a', &[STOP])), "#2 alive", "what was durable still is");
     s.submit(&plan('b', &[STOP]));
     assert_eq!(s.feed(Input::Durable(1)), "");
     assert_eq!(s.state('b'), State::Committing);

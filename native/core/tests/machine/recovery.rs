@@ -92,6 +92,29 @@ fn suspicion_counts_up_to_dead() {
     assert_eq!(s.steps('a'), "0 dead, 1 skipped");
 }
 
+/// A suspect whose step has ended well is none any more, also if only the journal remembers.
+#[test]
+fn suspicion_ends_with_the_step_in_the_journal_too() {
+    let (mut s, _) = running(&[RERUN, RERUN]).restart(false);
+    s.run('a', Exit::Code(0));
+    let ended = s.disk.iter().rposition(|stored| matches!(stored.record, Record::Ended { .. }));
+    let mut next = s.restarted(&s.disk[..=ended.expect("written")], true);
+    assert_eq!(next.recover(), "* opened!; a started 1.1; a load 1; a is loading");
+}
+
+/// That a process could not be killed is told by the result, whenever that comes.
+#[test]
+fn unreaped_is_remembered() {
+    let mut s = running(&[RERUN, FINALLY]);
+    s.due(10_000);
+    s.due(10_500);
+    s.due(20_500);
+    let (mut s, _) = s.restart(true);
+    assert!(flags(&s).flags.unreaped);
+    assert_eq!(s.outcome('a'), Outcome::Failed);
+    assert!(flags(&s).flags.unreaped);
+}
+
 /// Power cuts and orderly stops are nobody's fault, and a task that was waiting is not suspect.
 #[test]
 fn only_crashes_in_flight_count() {
@@ -168,6 +191,22 @@ fn time_off_counts_when_trusted() {
         assert_eq!(next.next_ms(), Some(left), "{before} {after}");
         assert_eq!(flags(&next).flags.clock_uncertain, uncertain);
     }
+}
+
+/// Time that was lost once stays lost, and what cleans up has its whole clock after each restart.
+#[test]
+fn uncertain_time_and_the_finally_clock() {
+    let mut s = Script::new();
+    s.spec.start_to_close_ms = 300_000;
+    s.submit(&Plan { close_ms: 20_000, waived: true, ..plan('a', &[RERUN, FINALLY]) });
+    s.run('a', Exit::Code(0));
+    s.now.trusted = false;
+    let (mut s, _) = s.restart(true);
+    s.until('a', State::Running);
+    s.set(30_000);
+    let (s, _) = s.restart(false);
+    assert!(flags(&s).flags.clock_uncertain);
+    assert_eq!(s.next_ms(), Some(90_000));
 }
 
 /// A wall clock that ran backwards over a boot tells nothing.
@@ -343,6 +382,21 @@ fn planning_is_asked_again() {
     let (mut s, said) = s.restart(true);
     assert_eq!(said, "* opened!; a started 1.1; a load 1; a is loading");
     assert_eq!(s.outcome('a'), Outcome::Succeeded);
+}
+
+/// That the host refused to plan is recorded before the task fails of it, and is enough to fail.
+#[test]
+fn a_refused_plan_is_remembered() {
+    let mut s = Script::new();
+    s.submit(&Plan { additions: 2, ..plan('a', &[RERUN, RERUN]) });
+    s.until('a', State::Running);
+    let attempt = s.attempt('a');
+    s.feed(Input::Exited { attempt, exit: Exit::Code(0), continues: true });
+    s.swept('a');
+    s.extend('a', &[]);
+    let refused = s.disk.iter().rposition(|s| matches!(s.record, Record::Extended { .. }));
+    let mut next = s.restarted(&s.disk[..=refused.expect("written")], true);
+    assert_eq!(next.recover(), "* opened!; a decided failed at 0!; a finished!; a is closing");
 }
 
 /// Known ids are known after a restart: live, ended and cancelled before.

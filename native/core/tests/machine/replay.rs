@@ -144,9 +144,10 @@ fn forgotten_ids_that_are_read_again_do_no_harm() {
     for (name, turn) in "abcdefgh".chars().zip(1..) {
         let said = s.submit(&short(name, &s));
         assert!(said.contains("accepted"), "{said}");
-        ended.push(s.accepted(name));
+        let accepted = s.accepted(name);
         s.until(name, State::Reporting);
         s.delivered(name);
+        ended.push((accepted, s.disk.last().expect("written").seq));
         s.set(turn * 3_000);
     }
     let (mut back, said) = s.restart(true);
@@ -155,7 +156,8 @@ fn forgotten_ids_that_are_read_again_do_no_harm() {
     assert_eq!(back.machine.take_released(), [], "told once");
     assert!(back.submit(&short('i', &back)).contains("i accepted"));
     released.append(&mut back.released);
-    for task in ended {
+    for (task, delivered) in ended {
+        assert!(released.contains(&(task, delivered)), "all but the last: {released:?}");
         assert!(released.contains(&(task, u64::MAX)), "all of {task} can go: {released:?}");
     }
 }

@@ -128,6 +128,17 @@ fn what_is_worth_another_try() {
     assert!(s.due(11_000).contains("started 0.2"));
 }
 
+/// Nothing is tried again beside a process that could not be killed.
+#[test]
+fn what_cannot_be_killed_is_not_tried_again() {
+    let mut s = retrying(3);
+    s.submit(&plan('a', &[RERUN]));
+    s.until('a', State::Running);
+    s.due(10_000);
+    s.due(10_500);
+    assert!(s.due(20_500).starts_with("a ended 0.1 timed_out by start_to_close unreaped"));
+}
+
 /// The tries of one step say nothing about the next.
 #[test]
 fn each_step_counts_for_itself() {
