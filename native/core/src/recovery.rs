@@ -126,7 +126,8 @@ impl Machine {
     /// been forgotten when the record was written; they are read again until a compaction drops them.
     fn replay_id(&mut self, key: u128) -> Result<u16, ReplayError> {
         let full = self.ids.free_slot().is_none();
-        let stale = self.ids.find(key).filter(|id| !matches!(self.ids.get(*id).kind, Kind::Live(_)));
+        let stale =
+            self.ids.find(key).filter(|id| !matches!(self.ids.get(*id).kind, Kind::Live(_)));
         let expired = if full { self.ids.expired(self.timeline.wall_ms()) } else { None };
         if let Some(id) = stale.or(expired) {
             self.released.push((self.ids.get(id).seq, u64::MAX));

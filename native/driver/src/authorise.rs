@@ -66,10 +66,7 @@ pub(crate) struct Gate<'a> {
 impl<'a> Gate<'a> {
     fn pass(table: &'a Table, plan: &'a Plan, index: usize) -> Result<Gate<'a>, Refusal> {
         let Some(step) = plan.steps.get(index) else {
-            let text = format!(
-                "cannot run step {index}: task '{}' has none (refused)",
-                plan.id
-            );
+            let text = format!("cannot run step {index}: task '{}' has none (refused)", plan.id);
             return Err(refusal("plan_invalid", text));
         };
         let Some(tool) = table.tools.get(&step.tool) else {
@@ -79,12 +76,7 @@ impl<'a> Gate<'a> {
             );
             return Err(refusal("unknown_tool", text));
         };
-        let gate = Gate {
-            table,
-            plan,
-            step,
-            tool,
-        };
+        let gate = Gate { table, plan, step, tool };
         gate.check_allowed()?;
         gate.check_manner()?;
         gate.check_references()?;
@@ -107,12 +99,9 @@ impl<'a> Gate<'a> {
         let (source, raw) = (&self.plan.source, self.tool.executor.is_raw());
         let names = |name: &String| *name == self.step.tool || (name == "*" && !raw);
         let rules = self.table.allow.iter();
-        let mut rules = rules
-            .filter(|rule| rule.source == "*" || rule.source == *source)
-            .peekable();
-        let nearest = rules
-            .peek()
-            .map_or(&self.table.policy_file, |rule| &rule.origin);
+        let mut rules =
+            rules.filter(|rule| rule.source == "*" || rule.source == *source).peekable();
+        let nearest = rules.peek().map_or(&self.table.policy_file, |rule| &rule.origin);
         let Some(rule) = rules.find(|rule| rule.tools.iter().any(names)) else {
             let manner = if raw { " by its name" } else { "" };
             let cause = format!("no rule allows it to source '{source}'{manner}");
@@ -147,18 +136,8 @@ impl<'a> Gate<'a> {
         self.check_ceiling("clock_above_ceiling", "start_to_close_ms", clock, ceiling)?;
         let (limits, bounds) = (&step.limits, &tool.ceilings);
         let code = "limit_above_ceiling";
-        self.check_ceiling(
-            code,
-            "memory_bytes",
-            limits.memory_bytes,
-            bounds.memory_bytes,
-        )?;
-        self.check_ceiling(
-            code,
-            "output_bytes",
-            limits.output_bytes,
-            bounds.output_bytes,
-        )
+        self.check_ceiling(code, "memory_bytes", limits.memory_bytes, bounds.memory_bytes)?;
+        self.check_ceiling(code, "output_bytes", limits.output_bytes, bounds.output_bytes)
     }
 
     fn check_ceiling(
@@ -211,10 +190,7 @@ impl<'a> Gate<'a> {
         deferred: &[&str],
     ) -> Result<Map<String, Value>, Refusal> {
         let params = &self.tool.params;
-        let given = values
-            .keys()
-            .map(String::as_str)
-            .chain(deferred.iter().copied());
+        let given = values.keys().map(String::as_str).chain(deferred.iter().copied());
         for name in given {
             if !params.contains_key(name) {
                 let cause = format!("it has no parameter '{}'", brief(name));

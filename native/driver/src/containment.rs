@@ -124,11 +124,7 @@ impl Containment {
             Tier::CgroupV1 => Some(Hierarchy::first_version(instance)?),
             Tier::Marker => None,
         };
-        Some(Containment {
-            instance: instance.to_owned(),
-            hierarchy,
-            leaders: Arc::default(),
-        })
+        Some(Containment { instance: instance.to_owned(), hierarchy, leaders: Arc::default() })
     }
 
     /// The best-effort tier, which needs nothing but `/proc`.
@@ -138,11 +134,7 @@ impl Containment {
 
     /// `cgroup_v2`, `cgroup_v1` or `marker`, as results and `doctor` report it.
     pub fn tier(&self) -> &'static str {
-        match self
-            .hierarchy
-            .as_ref()
-            .map_or(Tier::Marker, |hierarchy| hierarchy.tier)
-        {
+        match self.hierarchy.as_ref().map_or(Tier::Marker, |hierarchy| hierarchy.tier) {
             Tier::CgroupV2 => "cgroup_v2",
             Tier::CgroupV1 => "cgroup_v1",
             Tier::Marker => "marker",
@@ -156,28 +148,15 @@ impl Containment {
     /// `name` belongs to another instance, or its group cannot be made.
     pub fn create(&self, name: &AttemptName) -> io::Result<Cell> {
         if name.instance != self.instance {
-            return Err(io::Error::new(
-                ErrorKind::InvalidInput,
-                "it is of another instance",
-            ));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "it is of another instance"));
         }
         let group = format!("{}-{}-{}", name.task, name.step, name.attempt);
-        let group = self
-            .hierarchy
-            .as_ref()
-            .map(|hierarchy| hierarchy.create(&group))
-            .transpose()?;
+        let group =
+            self.hierarchy.as_ref().map(|hierarchy| hierarchy.create(&group)).transpose()?;
         // The NUL that ends the entry keeps attempt 1 from matching attempt 10.
         let needle = format!("{MARKER}={}\0", name.marker()).into_bytes();
-        let target = Target {
-            needle,
-            groups: group.into_iter().collect(),
-            leader: None,
-        };
-        Ok(Cell {
-            target,
-            leaders: Arc::clone(&self.leaders),
-        })
+        let target = Target { needle, groups: group.into_iter().collect(), leader: None };
+        Ok(Cell { target, leaders: Arc::clone(&self.leaders) })
     }
 
     /// Forks the leader of `cell` with `fork` and registers it, so that nobody takes it for a stray
@@ -216,30 +195,16 @@ impl Containment {
     /// Kills whatever an earlier run of this instance has left, and removes its groups. Only before
     /// the first attempt: it spares none. Blocks for at most [`LEFTOVERS_LIMIT`].
     pub fn sweep_leftovers(&self) -> Swept {
-        let groups = self
-            .hierarchy
-            .as_ref()
-            .map(Hierarchy::groups)
-            .unwrap_or_default();
+        let groups = self.hierarchy.as_ref().map(Hierarchy::groups).unwrap_or_default();
         let needle = format!("{MARKER}={}:", self.instance).into_bytes();
-        self.clear(
-            &Target {
-                needle,
-                groups,
-                leader: None,
-            },
-            LEFTOVERS_LIMIT,
-        )
+        self.clear(&Target { needle, groups, leader: None }, LEFTOVERS_LIMIT)
     }
 
     /// Reaps adopted processes that have ended, at most 256 by one call, and returns how many.
     /// Never blocks, never reaps a leader. Nothing else in this process may have children.
     pub fn reap_strays(&self) -> u32 {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        if !matches!(
-            waitid(WaitId::All, ended | WaitIdOptions::NOWAIT),
-            Ok(Some(_))
-        ) {
+        if !matches!(waitid(WaitId::All, ended | WaitIdOptions::NOWAIT), Ok(Some(_))) {
             return 0;
         }
         let own = getpid().as_raw_pid();
@@ -265,23 +230,15 @@ impl Containment {
     fn members(&self, target: &Target) -> BTreeSet<Identity> {
         let mut living = census();
         living.retain(|process| process.alive);
-        let grouped: BTreeSet<RawPid> = target
-            .groups
-            .iter()
-            .flat_map(|group| cgroup::pids(group))
-            .collect();
-        let session = target
-            .leader
-            .filter(|&leader| is_unreaped(leader))
-            .map(|leader| leader.pid);
+        let grouped: BTreeSet<RawPid> =
+            target.groups.iter().flat_map(|group| cgroup::pids(group)).collect();
+        let session = target.leader.filter(|&leader| is_unreaped(leader)).map(|leader| leader.pid);
         let since = target.leader.map_or(0, |leader| leader.start);
         let adopting = self.adopting(target);
         let belongs = |process: &Process| {
             let pid = process.identity.pid;
             grouped.contains(&pid)
-                || adopting
-                    .as_ref()
-                    .is_some_and(|adopting| adopting.includes(process))
+                || adopting.as_ref().is_some_and(|adopting| adopting.includes(process))
                 || process.identity.start >= since
                     && (Some(process.session) == session || carries(pid, &target.needle))
         };
@@ -306,17 +263,9 @@ impl Containment {
     fn adopting(&self, target: &Target) -> Option<Adopting> {
         let leader = target.leader?.pid;
         child_subreaper().ok()??;
-        let alone = self
-            .leaders
-            .if_all_known()?
-            .iter()
-            .all(|&other| other == leader);
+        let alone = self.leaders.if_all_known()?.iter().all(|&other| other == leader);
         let (parent, session) = (getpid().as_raw_pid(), getsid(None).ok()?.as_raw_pid());
-        alone.then_some(Adopting {
-            parent,
-            leader,
-            session,
-        })
+        alone.then_some(Adopting { parent, leader, session })
     }
 
     fn clear(&self, target: &Target, limit: Duration) -> Swept {
@@ -340,28 +289,17 @@ impl Containment {
             }
             for group in &target.groups {
                 cgroup::kill(group);
-                self.hierarchy
-                    .iter()
-                    .for_each(|hierarchy| hierarchy.release(group));
+                self.hierarchy.iter().for_each(|hierarchy| hierarchy.release(group));
             }
             await_end(awaited, deadline);
             members = self.members(target);
         }
         let remaining = members.len().max(target.population());
         if remaining == 0 {
-            target
-                .groups
-                .iter()
-                .for_each(|group| _ = cgroup::remove(group));
+            target.groups.iter().for_each(|group| _ = cgroup::remove(group));
         }
-        let stragglers = killed
-            .iter()
-            .filter(|&&member| Some(member) != target.leader)
-            .count();
-        Swept {
-            killed: count(stragglers),
-            remaining: count(remaining),
-        }
+        let stragglers = killed.iter().filter(|&&member| Some(member) != target.leader).count();
+        Swept { killed: count(stragglers), remaining: count(remaining) }
     }
 
     /// Keeps what belongs to `target` from forking, so that the kills meet all of it, and returns
@@ -390,10 +328,7 @@ impl Containment {
 impl Target {
     /// Processes in its groups, whether a census meets them or not.
     fn population(&self) -> usize {
-        self.groups
-            .iter()
-            .map(|group| cgroup::pids(group).len())
-            .sum()
+        self.groups.iter().map(|group| cgroup::pids(group).len()).sum()
     }
 }
 
@@ -422,10 +357,7 @@ impl Drop for Cell {
             self.leaders.lock().remove(&leader.pid);
         } else {
             // Nothing was started in it.
-            self.target
-                .groups
-                .iter()
-                .for_each(|group| _ = cgroup::remove(group));
+            self.target.groups.iter().for_each(|group| _ = cgroup::remove(group));
         }
     }
 }
@@ -470,10 +402,8 @@ fn await_end(mut pidfds: Vec<OwnedFd>, deadline: Instant) {
         let Ok(timeout) = Timespec::try_from(left) else {
             return;
         };
-        let mut polled: Vec<PollFd<'_>> = pidfds
-            .iter()
-            .map(|pidfd| PollFd::new(pidfd, PollFlags::IN))
-            .collect();
+        let mut polled: Vec<PollFd<'_>> =
+            pidfds.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
         if left.is_zero() || !matches!(poll(&mut polled, Some(&timeout)), Ok(1..)) {
             return;
         }

@@ -10,13 +10,14 @@ use crate::table::Table;
 use crate::threads::inbox::Patient;
 use crate::threads::timer::{Inbox, Message, Owner, Parts, Timer};
 use crate::threads::{journal, spawner};
+use limpet_core::Machine;
 use limpet_core::machine::Stats;
 use limpet_core::record::Record;
-use limpet_core::Machine;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 /// Stack of each thread: no recursion deeper than a bounded JSON document.
 const STACK_BYTES: usize = 512 * 1024;
@@ -93,7 +94,8 @@ impl Driver {
         machine.recovered(clock.now());
         opened.tasks = machine.tasks().count();
         let host = Outbound::new().map_err(|cause| failed("make a descriptor", &cause))?;
-        let (timer, messages) = Inbox::new().map_err(|cause| failed("make a descriptor", &cause))?;
+        let (timer, messages) =
+            Inbox::new().map_err(|cause| failed("make a descriptor", &cause))?;
         let stats = Arc::new(Mutex::new(Stats::default()));
         let (to_journal, journal_orders) = Patient::new(RING_MAX);
         let (to_spawner, spawner_orders) = Patient::new(RING_MAX);
@@ -136,6 +138,12 @@ impl Driver {
     /// Tells the timer that the host's queue has room again.
     pub fn polled(&self) {
         self.timer.wake.wake();
+    }
+
+    /// For tests of the promise that nothing slow moves a deadline: the journal's and the spawner's
+    /// threads do nothing for a while.
+    pub fn stall_others(&self, time: Duration) {
+        self.timer.send(Message::Stall(time));
     }
 
     /// Counters of the machine, a moment old.

@@ -141,16 +141,8 @@ fn shell(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
 
 fn sleep(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
     let duration = required(gate, inputs, "duration_ms")?.as_u64();
-    let invalid = || {
-        gate.refuse(
-            "parameter_invalid",
-            "parameter 'duration_ms' is not a duration",
-        )
-    };
-    duration
-        .map(Duration::from_millis)
-        .map(Work::Sleep)
-        .ok_or_else(invalid)
+    let invalid = || gate.refuse("parameter_invalid", "parameter 'duration_ms' is not a duration");
+    duration.map(Duration::from_millis).map(Work::Sleep).ok_or_else(invalid)
 }
 
 fn publish(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
@@ -174,11 +166,7 @@ fn publish(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
         return Err(gate.refuse("payload_too_long", &cause));
     }
     let retain = inputs.get("retain") == Some(&Value::Bool(true));
-    Ok(Work::Publish {
-        topic: topic.into(),
-        payload: payload.into_bytes(),
-        retain,
-    })
+    Ok(Work::Publish { topic: topic.into(), payload: payload.into_bytes(), retain })
 }
 
 /// A child with everything the declaration says about it. The declaration's variables win over the
@@ -191,9 +179,8 @@ fn launch(
 ) -> Work {
     let directory = gate.table.directory(gate.plan);
     let base = [("PATH", PATH), ("HOME", &directory), ("LANG", "C.UTF-8")];
-    let mut whole: BTreeMap<String, String> = base
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
+    let mut whole: BTreeMap<String, String> =
+        base.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     whole.extend(environment);
     whole.extend(gate.tool.environment.clone());
     let secrets = gate.tool.secrets.iter();
@@ -203,9 +190,7 @@ fn launch(
         directory: PathBuf::from(directory),
         stdin,
         user: gate.tool.user.clone(),
-        secrets: secrets
-            .map(|(name, file)| (name.clone(), PathBuf::from(file)))
-            .collect(),
+        secrets: secrets.map(|(name, file)| (name.clone(), PathBuf::from(file))).collect(),
     })
 }
 
@@ -270,21 +255,11 @@ fn required<'v>(
     inputs: &'v Map<String, Value>,
     name: &str,
 ) -> Result<&'v Value, Refusal> {
-    let missing = || {
-        gate.refuse(
-            "parameter_missing",
-            &format!("parameter '{name}' has no value"),
-        )
-    };
+    let missing = || gate.refuse("parameter_missing", &format!("parameter '{name}' has no value"));
     inputs.get(name).ok_or_else(missing)
 }
 
 fn text<'v>(gate: &Gate, name: &str, value: &'v Value) -> Result<&'v str, Refusal> {
-    let cause = || {
-        gate.refuse(
-            "parameter_invalid",
-            &format!("parameter '{name}' is not a text"),
-        )
-    };
+    let cause = || gate.refuse("parameter_invalid", &format!("parameter '{name}' is not a text"));
     value.as_str().ok_or_else(cause)
 }

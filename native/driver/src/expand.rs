@@ -89,23 +89,12 @@ pub fn expand(
     device: &str,
 ) -> Result<Map<String, Value>, Refusal> {
     let Some(subject) = plan.steps.get(step) else {
-        let text = format!(
-            "cannot expand input: task '{}' has no step {step} (refused)",
-            plan.id
-        );
+        let text = format!("cannot expand input: task '{}' has no step {step} (refused)", plan.id);
         return Err(refusal("plan_invalid", text));
     };
-    let mut expansion = Expansion {
-        plan,
-        name: &subject.name,
-        prior,
-        device,
-        spent: 0,
-    };
+    let mut expansion = Expansion { plan, name: &subject.name, prior, device, spent: 0 };
     let inputs = subject.input.0.iter();
-    inputs
-        .map(|(name, value)| Ok((name.clone(), expansion.value(value)?)))
-        .collect()
+    inputs.map(|(name, value)| Ok((name.clone(), expansion.value(value)?))).collect()
 }
 
 struct Expansion<'a> {
@@ -123,9 +112,7 @@ impl Expansion<'_> {
             Template::Array(items) => items.iter().map(|item| self.value(item)).collect(),
             Template::Object(map) => {
                 let parts = map.iter();
-                parts
-                    .map(|(name, value)| Ok((name.clone(), self.value(value)?)))
-                    .collect()
+                parts.map(|(name, value)| Ok((name.clone(), self.value(value)?))).collect()
             }
             Template::Text(segments) => match segments.as_slice() {
                 [Segment::Reference(reference)] => self.whole(reference),
@@ -172,20 +159,16 @@ impl Expansion<'_> {
             Reference::TaskSource => Some(self.plan.source.clone().into()),
             Reference::DeviceName => Some(self.device.into()),
             Reference::Outcome(step) => {
-                let named = self
-                    .ended(*step)
-                    .map(|ended| serde_json::to_value(ended.outcome));
+                let named = self.ended(*step).map(|ended| serde_json::to_value(ended.outcome));
                 named.and_then(Result::ok)
             }
-            Reference::ExitCode(step) => self
-                .ended(*step)
-                .and_then(|ended| ended.exit_code)
-                .map(Value::from),
+            Reference::ExitCode(step) => {
+                self.ended(*step).and_then(|ended| ended.exit_code).map(Value::from)
+            }
             Reference::Stdout(step) => self.stdout(*step)?,
-            Reference::Result(step, path) => find(
-                self.ended(*step).and_then(|ended| ended.result.as_ref()),
-                path,
-            ),
+            Reference::Result(step, path) => {
+                find(self.ended(*step).and_then(|ended| ended.result.as_ref()), path)
+            }
         };
         found.ok_or_else(|| self.refuse("reference_missing", &self.absent(reference)))
     }
@@ -196,10 +179,7 @@ impl Expansion<'_> {
         };
         let kept = u64::try_from(stdout.head.len()).unwrap_or(u64::MAX);
         if !stdout.tail.is_empty() || stdout.bytes > kept {
-            let cause = format!(
-                "the output of step {} is longer than was kept",
-                self.title(step)
-            );
+            let cause = format!("the output of step {} is longer than was kept", self.title(step));
             return Err(self.refuse("reference_truncated", &cause));
         }
         let text = stdout.head.strip_suffix('\n').unwrap_or(&stdout.head);
@@ -246,10 +226,7 @@ impl Expansion<'_> {
     }
 
     fn refuse(&self, code: &'static str, cause: &str) -> Refusal {
-        let text = format!(
-            "cannot expand input of step '{}': {cause} (refused)",
-            self.name
-        );
+        let text = format!("cannot expand input of step '{}': {cause} (refused)", self.name);
         refusal(code, text)
     }
 }

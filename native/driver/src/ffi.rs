@@ -331,7 +331,10 @@ fn request(core: &Core, item: &LimpetItem, text: &[u8]) -> Result<Request, Statu
         LIMPET_LIST => Request::List,
         LIMPET_DRAIN => Request::Drain { patience_ms: item.value },
         other => {
-            return Err(error(Status::Invalid, format!("cannot read an item: no operation {other}")));
+            return Err(error(
+                Status::Invalid,
+                format!("cannot read an item: no operation {other}"),
+            ));
         }
     })
 }

@@ -69,18 +69,12 @@ pub fn check(frame: &[u8], maximum_body: usize) -> Result<Body, FrameError> {
     }
     let mut sum = [0; 32];
     sum.copy_from_slice(digest(&SHA256, body).as_ref());
-    Ok(Body {
-        offset,
-        digest: sum,
-    })
+    Ok(Body { offset, digest: sum })
 }
 
 /// Checks the words of a header, the first of which lacks its `limpet/`.
 fn check_header(header: &[u8]) -> Result<(), FrameError> {
-    let malformed = error(
-        "header_malformed",
-        "its header is not words with one space between",
-    );
+    let malformed = error("header_malformed", "its header is not words with one space between");
     let text = match std::str::from_utf8(header) {
         Ok(text) if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) => text,
         _ => return Err(malformed),
@@ -95,18 +89,13 @@ fn check_header(header: &[u8]) -> Result<(), FrameError> {
     match words[1..] {
         ["none"] => Ok(()),
         ["none", ..] => Err(malformed),
-        ["ed25519", key, signature] if is_name(key) && is_signature(signature) => Err(error(
-            "signature_unsupported",
-            "signatures are not verified by this version",
-        )),
-        ["ed25519", ..] => Err(error(
-            "signature_malformed",
-            "its key id or its signature has another form",
-        )),
-        _ => Err(error(
-            "algorithm_unknown",
-            "its algorithm is neither none nor ed25519",
-        )),
+        ["ed25519", key, signature] if is_name(key) && is_signature(signature) => {
+            Err(error("signature_unsupported", "signatures are not verified by this version"))
+        }
+        ["ed25519", ..] => {
+            Err(error("signature_malformed", "its key id or its signature has another form"))
+        }
+        _ => Err(error("algorithm_unknown", "its algorithm is neither none nor ed25519")),
     }
 }
 
@@ -122,8 +111,5 @@ fn is_signature(text: &str) -> bool {
 }
 
 fn error(code: &'static str, cause: &str) -> FrameError {
-    FrameError {
-        code,
-        detail: format!("cannot accept frame: {cause} (it is refused)"),
-    }
+    FrameError { code, detail: format!("cannot accept frame: {cause} (it is refused)") }
 }

@@ -59,13 +59,7 @@ impl Default for HeadTail {
 impl HeadTail {
     /// Keeps at most `head_bytes` of the beginning and `tail_bytes` of the end.
     pub fn new(head_bytes: usize, tail_bytes: usize) -> Self {
-        HeadTail {
-            head: Vec::new(),
-            tail: VecDeque::new(),
-            head_bytes,
-            tail_bytes,
-            bytes: 0,
-        }
+        HeadTail { head: Vec::new(), tail: VecDeque::new(), head_bytes, tail_bytes, bytes: 0 }
     }
 
     /// Takes the next bytes of the stream.
@@ -85,37 +79,22 @@ impl HeadTail {
     pub fn to_parts(&self) -> Parts {
         let mut tail: Vec<u8> = self.tail.iter().copied().collect();
         let whole = self.head.len() + tail.len();
-        let torn = if self.head.len() as u64 == self.bytes {
-            0
-        } else {
-            torn_end(&self.head)
-        };
+        let torn = if self.head.len() as u64 == self.bytes { 0 } else { torn_end(&self.head) };
         let (head, begun) = self.head.split_at(self.head.len() - torn);
         if whole as u64 == self.bytes {
             tail.splice(..0, begun.iter().copied());
         } else {
-            let rest = tail
-                .iter()
-                .take(3)
-                .take_while(|&&byte| byte & 0xC0 == 0x80)
-                .count();
+            let rest = tail.iter().take(3).take_while(|&&byte| byte & 0xC0 == 0x80).count();
             tail.drain(..rest);
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Parts {
-            head: text(head),
-            tail: text(&tail),
-            bytes: self.bytes,
-        }
+        Parts { head: text(head), tail: text(&tail), bytes: self.bytes }
     }
 }
 
 /// How many bytes at the end begin a character that is not complete.
 fn torn_end(bytes: &[u8]) -> usize {
-    let last = bytes
-        .utf8_chunks()
-        .last()
-        .map_or(&[][..], |chunk| chunk.invalid());
+    let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
     // An incomplete character is reported as invalid up to the end; so is any other wrong byte.
     let expected = match last.first() {
         Some(0xC2..=0xDF) => 2,
@@ -203,9 +182,7 @@ impl ReportLines {
         if let Some(late) = self.late.take() {
             self.parse(&late);
         }
-        self.summary.result = self
-            .result
-            .and_then(|text| serde_json::from_str(&text).ok());
+        self.summary.result = self.result.and_then(|text| serde_json::from_str(&text).ok());
         self.summary
     }
 
@@ -217,10 +194,7 @@ impl ReportLines {
 
     fn end_line(&mut self, now_ms: u64) {
         let line = std::mem::take(&mut self.line);
-        let mentions_result = || {
-            line.windows(RESULT_KEY.len())
-                .any(|part| part == RESULT_KEY)
-        };
+        let mentions_result = || line.windows(RESULT_KEY.len()).any(|part| part == RESULT_KEY);
         self.summary.lines += 1;
         if std::mem::take(&mut self.overlong) {
             if mentions_result() {
@@ -290,11 +264,7 @@ impl ReportLines {
 impl Window {
     fn admits(&mut self, now_ms: u64, bytes: usize) -> bool {
         if now_ms.saturating_sub(self.start_ms) >= WINDOW_MS {
-            *self = Window {
-                start_ms: now_ms,
-                lines: 0,
-                bytes: 0,
-            };
+            *self = Window { start_ms: now_ms, lines: 0, bytes: 0 };
         }
         let admitted = self.lines < WINDOW_LINES && self.bytes + bytes <= WINDOW_BYTES;
         if admitted {

@@ -85,9 +85,7 @@ impl Alphabet {
                 _ => (*first, after),
             };
             if last < *first {
-                return Err(format!(
-                    "range '{first}-{last}' of an alphabet runs backwards"
-                ));
+                return Err(format!("range '{first}-{last}' of an alphabet runs backwards"));
             }
             if *first == '\0' {
                 return Err("an alphabet holds NUL".into());
@@ -103,9 +101,7 @@ impl Alphabet {
 
     /// Whether the character is in the set.
     pub fn contains(&self, character: char) -> bool {
-        self.0
-            .iter()
-            .any(|(first, last)| (*first..=*last).contains(&character))
+        self.0.iter().any(|(first, last)| (*first..=*last).contains(&character))
     }
 }
 
@@ -129,11 +125,7 @@ impl TryFrom<Map<String, Value>> for Parameter {
         let default = map.remove("default").filter(|value| !value.is_null());
         let kind: Kind =
             serde_json::from_value(Value::Object(map)).map_err(|error| error.to_string())?;
-        let parameter = Parameter {
-            required,
-            default,
-            kind,
-        };
+        let parameter = Parameter { required, default, kind };
         parameter.validate()?;
         Ok(parameter)
     }
@@ -142,11 +134,7 @@ impl TryFrom<Map<String, Value>> for Parameter {
 impl Parameter {
     /// A parameter without default.
     pub(crate) fn new(required: bool, kind: Kind) -> Parameter {
-        Parameter {
-            required,
-            default: None,
-            kind,
-        }
+        Parameter { required, default: None, kind }
     }
 
     /// Returns the value in the form in which the tool gets it, or why it is not admitted.
@@ -159,38 +147,23 @@ impl Parameter {
             }
             (Kind::Integer { minimum, maximum }, Value::Number(number)) => {
                 let (low, high) = (minimum.unwrap_or(i64::MIN), maximum.unwrap_or(i64::MAX));
-                let fits = number
-                    .as_i64()
-                    .is_some_and(|number| (low..=high).contains(&number));
-                require(fits, || {
-                    format!("is not a whole number from {low} to {high}")
-                })?;
+                let fits = number.as_i64().is_some_and(|number| (low..=high).contains(&number));
+                require(fits, || format!("is not a whole number from {low} to {high}"))?;
             }
             (Kind::Choice { choices }, Value::String(text)) => {
-                require(choices.contains(text), || {
-                    "is not one of its choices".into()
-                })?;
+                require(choices.contains(text), || "is not one of its choices".into())?;
             }
-            (
-                Kind::Text {
-                    alphabet,
-                    maximum_length,
-                },
-                Value::String(text),
-            ) => {
+            (Kind::Text { alphabet, maximum_length }, Value::String(text)) => {
                 let most = maximum_length.unwrap_or(TEXT_BYTES_MAX);
                 let fits = text.chars().nth(most).is_none();
                 require(fits, || format!("is longer than {most} characters"))?;
-                let plain = alphabet
-                    .as_ref()
-                    .is_none_or(|set| text.chars().all(|c| set.contains(c)));
+                let plain =
+                    alphabet.as_ref().is_none_or(|set| text.chars().all(|c| set.contains(c)));
                 require(plain, || "holds a character outside its alphabet".into())?;
             }
             (Kind::Json { maximum_bytes }, any) => {
                 let most = maximum_bytes.unwrap_or(JSON_BYTES_MAX);
-                require(any.to_string().len() <= most, || {
-                    format!("exceeds {most} bytes")
-                })?;
+                require(any.to_string().len() <= most, || format!("exceeds {most} bytes"))?;
             }
             (Kind::Boolean {}, Value::Bool(_)) => {}
             _ => return Err(format!("is not {}", self.kind.title())),
@@ -200,17 +173,12 @@ impl Parameter {
 
     fn validate(&self) -> Result<(), String> {
         match &self.kind {
-            Kind::Path {
-                beneath: Some(root),
-            } => {
+            Kind::Path { beneath: Some(root) } => {
                 require(is_normal(root), || {
                     format!("\"beneath\" '{root}' is not absolute and plain")
                 })?;
             }
-            Kind::Integer {
-                minimum: Some(low),
-                maximum: Some(high),
-            } => {
+            Kind::Integer { minimum: Some(low), maximum: Some(high) } => {
                 require(low <= high, || "\"minimum\" is above \"maximum\"".into())?;
             }
             Kind::Choice { choices } => {
@@ -221,19 +189,13 @@ impl Parameter {
         let Some(default) = &self.default else {
             return Ok(());
         };
-        require(!self.required, || {
-            "a required parameter has a default".into()
-        })?;
+        require(!self.required, || "a required parameter has a default".into())?;
         // A relative path is judged again at dispatch, when the real directory is known.
         let directory = match &self.kind {
-            Kind::Path {
-                beneath: Some(root),
-            } => root.as_str(),
+            Kind::Path { beneath: Some(root) } => root.as_str(),
             _ => "/task",
         };
-        self.admit(default, directory)
-            .map(drop)
-            .map_err(|cause| format!("its default {cause}"))
+        self.admit(default, directory).map(drop).map_err(|cause| format!("its default {cause}"))
     }
 }
 
@@ -253,9 +215,7 @@ impl Kind {
 pub fn path_beneath(text: &str, directory: &str, root: &str) -> Result<String, String> {
     require(!text.is_empty(), || "is empty".into())?;
     require(!text.contains('\0'), || "holds NUL".into())?;
-    require(text.len() <= PATH_BYTES_MAX, || {
-        format!("exceeds {PATH_BYTES_MAX} bytes")
-    })?;
+    require(text.len() <= PATH_BYTES_MAX, || format!("exceeds {PATH_BYTES_MAX} bytes"))?;
     let start = if text.starts_with('/') { "" } else { directory };
     let mut parts: Vec<&str> = Vec::new();
     for part in start.split('/').chain(text.split('/')) {
@@ -266,19 +226,12 @@ pub fn path_beneath(text: &str, directory: &str, root: &str) -> Result<String, S
         }
     }
     let short = parts.iter().all(|part| part.len() <= PATH_PART_BYTES_MAX);
-    require(short, || {
-        format!("holds a name above {PATH_PART_BYTES_MAX} bytes")
-    })?;
+    require(short, || format!("holds a name above {PATH_PART_BYTES_MAX} bytes"))?;
     let path = format!("/{}", parts.join("/"));
-    require(path.len() <= PATH_BYTES_MAX, || {
-        format!("exceeds {PATH_BYTES_MAX} bytes")
-    })?;
-    let within = path
-        .strip_prefix(root)
-        .is_some_and(|rest| rest.starts_with('/') && rest.len() > 1);
-    require(within || (root == "/" && path != "/"), || {
-        format!("does not lie beneath {root}")
-    })?;
+    require(path.len() <= PATH_BYTES_MAX, || format!("exceeds {PATH_BYTES_MAX} bytes"))?;
+    let within =
+        path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/') && rest.len() > 1);
+    require(within || (root == "/" && path != "/"), || format!("does not lie beneath {root}"))?;
     Ok(path)
 }
 
@@ -287,9 +240,7 @@ pub(crate) fn is_normal(path: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..");
     let short = path.len() <= PATH_BYTES_MAX && !path.contains('\0');
     short
-        && path
-            .strip_prefix('/')
-            .is_some_and(|rest| rest.is_empty() || rest.split('/').all(plain))
+        && path.strip_prefix('/').is_some_and(|rest| rest.is_empty() || rest.split('/').all(plain))
 }
 
 fn require(condition: bool, cause: impl FnOnce() -> String) -> Result<(), String> {

@@ -225,11 +225,7 @@ impl TryFrom<RawWhen> for When {
             }
             _ => return Err("a when holds exactly one test".into()),
         };
-        Ok(When {
-            step: raw.step,
-            test,
-            negate: raw.negate,
-        })
+        Ok(When { step: raw.step, test, negate: raw.negate })
     }
 }
 
@@ -266,10 +262,7 @@ impl Plan {
             .map_err(|error| refusal("plan_invalid", unreadable("plan", &error)))?;
         plan.bytes = bytes.len();
         plan.check().map_err(|cause| {
-            refusal(
-                "plan_invalid",
-                format!("cannot accept plan: {cause} (the task is refused)"),
-            )
+            refusal("plan_invalid", format!("cannot accept plan: {cause} (the task is refused)"))
         })?;
         Ok(plan)
     }
@@ -283,14 +276,10 @@ impl Plan {
             let head = format!("cannot extend task '{}'", self.id);
             refusal(code, format!("{head}: {cause} (the steps are refused)"))
         };
-        self.check_meant(&extension)
-            .map_err(|cause| refused("plan_invalid", cause))?;
+        self.check_meant(&extension).map_err(|cause| refused("plan_invalid", cause))?;
         let added = self.added + extension.steps.len();
         if added > self.ceilings.steps {
-            let cause = format!(
-                "{added} added steps exceed its ceiling {}",
-                self.ceilings.steps
-            );
+            let cause = format!("{added} added steps exceed its ceiling {}", self.ceilings.steps);
             return Err(refused("extension_above_ceiling", cause));
         }
         let foreign = |step: &&Step| !self.ceilings.tools.contains(&step.tool);
@@ -301,9 +290,7 @@ impl Plan {
         check_size(self.bytes + extension.bytes)?;
         let mut extended = self.clone();
         extended.steps.extend(extension.steps);
-        extended
-            .check_steps(self.steps.len())
-            .map_err(|cause| refused("plan_invalid", cause))?;
+        extended.check_steps(self.steps.len()).map_err(|cause| refused("plan_invalid", cause))?;
         extended.added = added;
         extended.bytes += extension.bytes;
         *self = extended;
@@ -312,21 +299,12 @@ impl Plan {
 
     /// Whether an extension is of this very plan, as far as it says.
     fn check_meant(&self, extension: &Extension) -> Result<(), String> {
-        require(
-            extension.version.is_none_or(|version| version == 1),
-            "its version is not 1",
-        )?;
+        require(extension.version.is_none_or(|version| version == 1), "its version is not 1")?;
         let same = extension.id.as_ref().is_none_or(|id| *id == self.id)
-            && extension
-                .source
-                .as_ref()
-                .is_none_or(|source| *source == self.source);
+            && extension.source.as_ref().is_none_or(|source| *source == self.source);
         require(same, "the extension is of another task")?;
         let after = extension.after.map(usize::from);
-        require(
-            after.is_none_or(|step| step < self.steps.len()),
-            "it has no such step",
-        )
+        require(after.is_none_or(|step| step < self.steps.len()), "it has no such step")
     }
 
     fn check(&self) -> Result<(), String> {
@@ -340,18 +318,12 @@ impl Plan {
             "schedule_to_close_ms is out of range",
         )?;
         require(is_clock(self.finally_ms), "finally_ms is out of range")?;
-        require(
-            self.priority.unsigned_abs() <= 100,
-            "its priority is not -100 to 100",
-        )?;
+        require(self.priority.unsigned_abs() <= 100, "its priority is not -100 to 100")?;
         let few = self.ceilings.steps <= STEPS_MAX && self.ceilings.tools.len() <= STEPS_MAX;
         require(few, "a ceiling is above 32")?;
         let named = self.ceilings.tools.iter().all(|tool| is_name(tool));
         require(named, "a tool of its ceilings is not a name")?;
-        require(
-            self.steps.first().is_some_and(|step| !step.finally),
-            "it has no main step",
-        )?;
+        require(self.steps.first().is_some_and(|step| !step.finally), "it has no main step")?;
         let ordered = self.steps.is_sorted_by_key(|step| step.finally);
         require(ordered, "a main step follows a finally step")?;
         self.check_steps(0)
@@ -411,10 +383,7 @@ impl Retry {
         let attempts = (1..=100).contains(&self.maximum_attempts);
         require(attempts, "maximum_attempts is not 1 to 100")?;
         let coefficient = (1000..=10_000).contains(&self.backoff_coefficient_milli);
-        require(
-            coefficient,
-            "backoff_coefficient_milli is not 1000 to 10000",
-        )?;
+        require(coefficient, "backoff_coefficient_milli is not 1000 to 10000")?;
         require(self.jitter_milli <= 1000, "jitter_milli is not 0 to 1000")?;
         let intervals = is_clock(self.initial_interval_ms) && is_clock(self.maximum_interval_ms);
         require(intervals, "a retry interval is out of range")
@@ -451,11 +420,8 @@ pub(crate) fn refusal(code: &'static str, detail: impl Into<String>) -> Refusal 
 
 /// The first characters of a text from outside, for use inside a sentence.
 pub(crate) fn brief(text: &str) -> String {
-    let mut short: String = text
-        .chars()
-        .take(NAME_LENGTH_MAX)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut short: String =
+        text.chars().take(NAME_LENGTH_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(NAME_LENGTH_MAX).is_some() {
         short.push_str("...");
     }
@@ -471,9 +437,7 @@ pub(crate) fn is_name(text: &str) -> bool {
 /// Whether the names that lead into a result are few, short and not empty.
 pub(crate) fn check_path(path: &[String]) -> Result<(), String> {
     let few = (1..=PATH_LENGTH_MAX).contains(&path.len());
-    let short = path
-        .iter()
-        .all(|name| (1..=PATH_NAME_BYTES_MAX).contains(&name.len()));
+    let short = path.iter().all(|name| (1..=PATH_NAME_BYTES_MAX).contains(&name.len()));
     require(few && short, "a path into a result is empty or too long")
 }
 

@@ -84,10 +84,7 @@ pub fn prepare(
     let work = expand(&plan, index, &ends, &table.device)
         .and_then(|expanded| table.authorise(&plan, index, expanded));
     match work {
-        Ok(work) => Prepared::Start {
-            work,
-            spec: spec(table, &plan, index),
-        },
+        Ok(work) => Prepared::Start { work, spec: spec(table, &plan, index) },
         Err(refusal) => Prepared::Refused(refusal),
     }
 }
@@ -107,9 +104,7 @@ fn read_ends(plan: &Plan, prior: &[(u8, Vec<u8>)]) -> Result<Vec<Option<Ended>>,
             format!("cannot read the end of step {index}: {cause} (the task is not continued)")
         };
         let ended = Ended::parse(payload).map_err(|cause| damaged(&cause))?;
-        let place = ends
-            .get_mut(usize::from(*index))
-            .filter(|_| ended.step == *index);
+        let place = ends.get_mut(usize::from(*index)).filter(|_| ended.step == *index);
         *place.ok_or_else(|| damaged("it is of another step"))? = Some(ended);
     }
     Ok(ends)
@@ -119,19 +114,13 @@ fn read_ends(plan: &Plan, prior: &[(u8, Vec<u8>)]) -> Result<Vec<Option<Ended>>,
 fn spec(table: &Table, plan: &Plan, index: usize) -> Spec {
     let step = &plan.steps[index];
     let ceilings = table.tools.get(&step.tool).map(|tool| &tool.ceilings);
-    let output = step
-        .limits
-        .output_bytes
-        .or(ceilings.and_then(|bounds| bounds.output_bytes));
+    let output = step.limits.output_bytes.or(ceilings.and_then(|bounds| bounds.output_bytes));
     Spec {
         start_to_close_ms: step.clocks.start_to_close_ms,
         heartbeat_ms: step.clocks.heartbeat_ms,
         grace_ms: step.clocks.grace_ms,
         retry: step.retry.clone(),
-        memory_bytes: step
-            .limits
-            .memory_bytes
-            .or(ceilings.and_then(|bounds| bounds.memory_bytes)),
+        memory_bytes: step.limits.memory_bytes.or(ceilings.and_then(|bounds| bounds.memory_bytes)),
         output_bytes: output.unwrap_or(OUTPUT_BYTES),
         pids: step.limits.pids,
         cpu_milli: step.limits.cpu_milli,

@@ -68,10 +68,7 @@ pub struct AttemptName {
 impl AttemptName {
     /// The value of [`MARKER`]: `instance:task:step:attempt`.
     pub fn marker(&self) -> String {
-        format!(
-            "{}:{}:{}:{}",
-            self.instance, self.task, self.step, self.attempt
-        )
+        format!("{}:{}:{}:{}", self.instance, self.task, self.step, self.attempt)
     }
 }
 
@@ -136,22 +133,14 @@ fn start(
     let environment = environment(name, launch)?;
     let directory = directory::open(&launch.directory, account.as_ref()).map_err(|cause| {
         let object = launch.directory.display();
-        failure(
-            "directory_unusable",
-            format!("open directory {object}"),
-            &cause,
-        )
+        failure("directory_unusable", format!("open directory {object}"), &cause)
     })?;
     let mut cell = containment
         .create(name)
         .map_err(|cause| failure("containment_failed", "create the control group", &cause))?;
     let plumb = |cause: io::Error| failure("spawn_failed", "make the descriptors", &cause);
     let pipes = Pipes::new(account.as_ref()).map_err(plumb)?;
-    let stdin = launch
-        .stdin
-        .as_deref()
-        .map_or_else(|| Ok(Stdio::null()), stdin)
-        .map_err(plumb)?;
+    let stdin = launch.stdin.as_deref().map_or_else(|| Ok(Stdio::null()), stdin).map_err(plumb)?;
     // Keeps 3 from being given to a pipe of std, were it free. Another thread may hold it instead,
     // and let go of it before the fork: the child compares.
     let _third = fcntl_dupfd_cloexec(&pipes.report.1, REPORT_FD).map_err(|e| plumb(e.into()))?;
@@ -171,27 +160,15 @@ fn start(
         parent: getpid(),
     };
     let mut command = Command::new(&launch.argv[0]);
-    command
-        .stdin(stdin)
-        .stdout(pipes.stdout.1)
-        .stderr(pipes.stderr.1);
+    command.stdin(stdin).stdout(pipes.stdout.1).stderr(pipes.stderr.1);
     follow(&mut command, plan);
     let pid = containment
-        .start(&mut cell, || {
-            command.spawn().map(|child| Pid::from_child(&child))
-        })
+        .start(&mut cell, || command.spawn().map(|child| Pid::from_child(&child)))
         .map_err(|error| explain(&error, launch))?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())
         .map_err(|errno| abandon(containment, &cell, pid, errno.into()))?;
     let (stdout, stderr, report) = (pipes.stdout.0, pipes.stderr.0, pipes.report.0);
-    Ok(Child {
-        pid,
-        pidfd,
-        stdout,
-        stderr,
-        report,
-        cell,
-    })
+    Ok(Child { pid, pidfd, stdout, stderr, report, cell })
 }
 
 /// Read and write ends.
@@ -214,21 +191,14 @@ impl Pipes {
             }
             io::Result::Ok((read, write))
         };
-        Ok(Pipes {
-            stdout: pipe()?,
-            stderr: pipe()?,
-            report: pipe()?,
-        })
+        Ok(Pipes { stdout: pipe()?, stderr: pipe()?, report: pipe()? })
     }
 }
 
 /// Bytes to read as a file, so that nobody has to write them while the child runs.
 fn stdin(bytes: &[u8]) -> io::Result<Stdio> {
     if bytes.len() > STDIN_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "standard input is above 64 KiB",
-        ));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "standard input is above 64 KiB"));
     }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(rustix::fs::memfd_create(c"stdin", flags)?);
@@ -240,27 +210,12 @@ fn stdin(bytes: &[u8]) -> io::Result<Stdio> {
 }
 
 fn program(launch: &Launch) -> Result<Strings, SpawnError> {
-    let invalid = |why| {
-        failure(
-            "argument_invalid",
-            "use the arguments",
-            &io::Error::other(why),
-        )
-    };
-    if !launch
-        .argv
-        .first()
-        .is_some_and(|program| program.starts_with('/'))
-    {
+    let invalid = |why| failure("argument_invalid", "use the arguments", &io::Error::other(why));
+    if !launch.argv.first().is_some_and(|program| program.starts_with('/')) {
         return Err(invalid("the program is not an absolute path"));
     }
-    let argv: Result<_, _> = launch
-        .argv
-        .iter()
-        .map(|text| CString::new(text.as_str()))
-        .collect();
-    argv.map(Strings::new)
-        .map_err(|_| invalid("one of them holds a NUL"))
+    let argv: Result<_, _> = launch.argv.iter().map(|text| CString::new(text.as_str())).collect();
+    argv.map(Strings::new).map_err(|_| invalid("one of them holds a NUL"))
 }
 
 /// The account to change to, or `None` when it is the agent's own.
@@ -273,10 +228,7 @@ fn account(user: &str) -> Result<Option<Account>, SpawnError> {
 
 /// The marker, the report descriptor, the launch's entries, its secrets; nothing of our own.
 fn environment(name: &AttemptName, launch: &Launch) -> Result<Strings, SpawnError> {
-    let ours = [
-        (MARKER.to_owned(), name.marker()),
-        (REPORT.to_owned(), REPORT_FD.to_string()),
-    ];
+    let ours = [(MARKER.to_owned(), name.marker()), (REPORT.to_owned(), REPORT_FD.to_string())];
     let mut entries = Vec::new();
     for (key, value) in ours.iter().chain(&launch.environment) {
         push_entry(&mut entries, key, value.as_bytes())?;
@@ -302,10 +254,7 @@ fn push_entry(entries: &mut Vec<CString>, key: &str, value: &[u8]) -> Result<(),
     let entry = CString::new([key.as_bytes(), b"=", value].concat())
         .map_err(|_| invalid("it or its value holds a NUL"))?;
     let start = key.len() + 1;
-    if entries
-        .iter()
-        .any(|other| other.to_bytes().get(..start) == entry.to_bytes().get(..start))
-    {
+    if entries.iter().any(|other| other.to_bytes().get(..start) == entry.to_bytes().get(..start)) {
         return Err(invalid("it is set twice, or reserved"));
     }
     entries.push(entry);
@@ -333,20 +282,15 @@ fn secret(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn open_group(cell: &Cell) -> io::Result<Option<OwnedFd>> {
-    let open = |group: &PathBuf| {
-        fs::OpenOptions::new()
-            .write(true)
-            .open(group.join("cgroup.procs"))
-    };
+    let open =
+        |group: &PathBuf| fs::OpenOptions::new().write(true).open(group.join("cgroup.procs"));
     Ok(cell.group().map(open).transpose()?.map(OwnedFd::from))
 }
 
 /// [`OOM_SCORE`], or the agent's own where that is higher: lowering it takes a privilege.
 fn oom_score() -> i32 {
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-    own.trim()
-        .parse()
-        .map_or(OOM_SCORE, |own: i32| own.max(OOM_SCORE))
+    own.trim().parse().map_or(OOM_SCORE, |own: i32| own.max(OOM_SCORE))
 }
 
 /// Tells what the child could not do; std reports any failure as one number.
@@ -365,17 +309,9 @@ fn explain(error: &io::Error, launch: &Launch) -> SpawnError {
         }
         Some(Stage::Directory) => {
             let directory = launch.directory.display();
-            failure(
-                "directory_unusable",
-                format!("enter directory {directory}"),
-                &cause,
-            )
+            failure("directory_unusable", format!("enter directory {directory}"), &cause)
         }
-        Some(stage) => failure(
-            "spawn_failed",
-            format!("prepare a process ({stage:?})"),
-            &cause,
-        ),
+        Some(stage) => failure("spawn_failed", format!("prepare a process ({stage:?})"), &cause),
         None => failure("spawn_failed", format!("fork for {program}"), &cause),
     }
 }
@@ -383,11 +319,7 @@ fn explain(error: &io::Error, launch: &Launch) -> SpawnError {
 fn failure(code: &'static str, object: impl Into<String>, cause: &io::Error) -> SpawnError {
     let object = object.into();
     let detail = format!("cannot {object}: {cause} (the attempt has not started)");
-    SpawnError {
-        code,
-        detail,
-        before_exec: true,
-    }
+    SpawnError { code, detail, before_exec: true }
 }
 
 /// Ends a program that runs but cannot be watched. Its pid is safe: it was not reaped.
@@ -395,13 +327,6 @@ fn abandon(containment: &Containment, cell: &Cell, pid: Pid, cause: io::Error) -
     let _ = kill_process(pid, Signal::KILL);
     containment.sweep(cell);
     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
-    let detail = format!(
-        "cannot watch process {}: {cause} (it was killed)",
-        pid.as_raw_pid()
-    );
-    SpawnError {
-        code: "spawn_failed",
-        detail,
-        before_exec: false,
-    }
+    let detail = format!("cannot watch process {}: {cause} (it was killed)", pid.as_raw_pid());
+    SpawnError { code: "spawn_failed", detail, before_exec: false }
 }

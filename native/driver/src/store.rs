@@ -64,10 +64,7 @@ pub struct Options {
 impl Options {
     /// Segments of 4 MiB.
     pub fn new(instance: u64) -> Options {
-        Options {
-            segment_bytes: 4 * 1024 * 1024,
-            instance,
-        }
+        Options { segment_bytes: 4 * 1024 * 1024, instance }
     }
 }
 
@@ -179,10 +176,7 @@ impl Store {
         payload: &[&[u8]],
     ) -> Result<(), StoreError> {
         self.check_usable()?;
-        assert!(
-            (self.last_seq + 1..u64::MAX).contains(&seq),
-            "record numbers only grow"
-        );
+        assert!((self.last_seq + 1..u64::MAX).contains(&seq), "record numbers only grow");
         let length: u64 = payload.iter().map(|part| part.len() as u64).sum();
         if length > PAYLOAD_BYTES_MAX {
             return Err(StoreError::RecordTooLarge { bytes: length });
@@ -193,35 +187,17 @@ impl Store {
         }
         if self.tail + bytes + HEADER_BYTES > self.segment_bytes {
             if RECORDS_START + self.live.bytes() + bytes + HEADER_BYTES > self.segment_bytes {
-                return Err(StoreError::Full {
-                    live_bytes: self.live.bytes(),
-                });
+                return Err(StoreError::Full { live_bytes: self.live.bytes() });
             }
             self.switch(Fate::Spare)?;
         }
         let start = self.unsynced.len();
-        encode_record(
-            &mut self.unsynced,
-            (task, seq, kind),
-            payload,
-            self.active.seal.seed(),
-        );
+        encode_record(&mut self.unsynced, (task, seq, kind), payload, self.active.seal.seed());
         self.unsynced.extend_from_slice(&END_MARK);
-        let written = self
-            .active
-            .file
-            .write_at(&self.unsynced[start..], self.tail);
+        let written = self.active.file.write_at(&self.unsynced[start..], self.tail);
         self.unsynced.truncate(self.unsynced.len() - END_MARK.len());
         let (offset, length) = (self.tail as u32, length as u32);
-        self.live.insert(
-            task,
-            seq,
-            live::Place {
-                offset,
-                length,
-                kind,
-            },
-        );
+        self.live.insert(task, seq, live::Place { offset, length, kind });
         self.tail += bytes;
         self.last_seq = seq;
         self.stats.bytes_written += bytes;
@@ -253,10 +229,7 @@ impl Store {
     /// See [`ReadError`]; `out` is then empty.
     pub fn read(&self, task: u64, seq: u64, out: &mut Vec<u8>) -> Result<(), ReadError> {
         out.clear();
-        let place = self
-            .live
-            .get(task, seq)
-            .ok_or(ReadError::Missing { task, seq })?;
+        let place = self.live.get(task, seq).ok_or(ReadError::Missing { task, seq })?;
         let outcome = match self.source().read(task, seq, place, out) {
             Ok(true) => return Ok(()),
             Ok(false) => ReadError::Damaged { task, seq },
@@ -268,9 +241,7 @@ impl Store {
 
     /// Number and kind of the live records of a task, in order.
     pub fn sequences(&self, task: u64) -> impl Iterator<Item = (u64, u8)> + '_ {
-        self.live
-            .records(task)
-            .map(|(seq, place)| (seq, place.kind))
+        self.live.records(task).map(|(seq, place)| (seq, place.kind))
     }
 
     /// Lets the records of a task below `keep_from` be forgotten; `u64::MAX` lets all of them.
@@ -299,10 +270,7 @@ impl Store {
             None => Ok(()),
             Some(cause) => {
                 let path = self.directory.path().to_path_buf();
-                Err(StoreError::Failed {
-                    path,
-                    cause: cause.clone(),
-                })
+                Err(StoreError::Failed { path, cause: cause.clone() })
             }
         }
     }

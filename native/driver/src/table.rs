@@ -190,10 +190,7 @@ impl Table {
     pub fn parse(bytes: &[u8]) -> Result<Table, String> {
         let unusable = |cause: String| format!("cannot use policy table: {cause} (not loaded)");
         if bytes.len() > TABLE_BYTES_MAX {
-            return Err(unusable(format!(
-                "{} bytes exceed {TABLE_BYTES_MAX}",
-                bytes.len()
-            )));
+            return Err(unusable(format!("{} bytes exceed {TABLE_BYTES_MAX}", bytes.len())));
         }
         let mut table: Table =
             serde_json::from_slice(bytes).map_err(|error| unusable(error.to_string()))?;
@@ -220,20 +217,11 @@ impl Table {
 
     fn check(&self) -> Result<(), String> {
         let device = (1..=128).contains(&self.device.len());
-        require(
-            device && !self.device.contains('\0'),
-            "\"device\" is not 1 to 128 bytes",
-        )?;
-        require(
-            is_normal(&self.task_root),
-            "\"task_root\" is not absolute and plain",
-        )?;
+        require(device && !self.device.contains('\0'), "\"device\" is not 1 to 128 bytes")?;
+        require(is_normal(&self.task_root), "\"task_root\" is not absolute and plain")?;
         for prefix in [&self.worker, &self.native] {
             let plain = prefix.first().is_none_or(|program| is_normal(program));
-            require(
-                plain,
-                "\"worker\" or \"native\" does not begin with an absolute path",
-            )?;
+            require(plain, "\"worker\" or \"native\" does not begin with an absolute path")?;
             require(
                 prefix.iter().all(|text| is_argument(text)),
                 "\"worker\" or \"native\" has NUL",
@@ -242,10 +230,7 @@ impl Table {
         for rule in &self.allow {
             let named = |name: &String| name == "*" || is_name(name);
             if !(named(&rule.source) && rule.tools.iter().all(named)) {
-                return Err(format!(
-                    "the rule of {} holds what is not a name",
-                    rule.origin
-                ));
+                return Err(format!("the rule of {} holds what is not a name", rule.origin));
             }
         }
         Ok(())
@@ -255,13 +240,8 @@ impl Table {
 impl Executor {
     /// The parameters it brings along; `None` where a tool declares its own.
     fn form(self) -> Option<Vec<(&'static str, Parameter)>> {
-        let text = |most| Kind::Text {
-            alphabet: None,
-            maximum_length: Some(most),
-        };
-        let json = || Kind::Json {
-            maximum_bytes: None,
-        };
+        let text = |most| Kind::Text { alphabet: None, maximum_length: Some(most) };
+        let json = || Kind::Json { maximum_bytes: None };
         Some(match self {
             Executor::Process | Executor::Native | Executor::Python => return None,
             Executor::Exec => vec![
@@ -274,10 +254,7 @@ impl Executor {
                 ("arguments", Parameter::new(false, json())),
             ],
             Executor::Sleep => {
-                let range = Kind::Integer {
-                    minimum: Some(0),
-                    maximum: Some(CLOCK_MS_MAX.into()),
-                };
+                let range = Kind::Integer { minimum: Some(0), maximum: Some(CLOCK_MS_MAX.into()) };
                 vec![("duration_ms", Parameter::new(true, range))]
             }
             Executor::Publish => vec![
@@ -313,14 +290,8 @@ impl Tool {
 
     fn check(&self, name: &str, prefix: Option<(&str, &Vec<String>)>) -> Result<(), String> {
         require(is_name(name), "its name is not a name")?;
-        require(
-            self.params.len() <= ARGUMENTS_MAX,
-            "it has more than 64 parameters",
-        )?;
-        require(
-            self.params.keys().all(|name| is_name(name)),
-            "a parameter's name is not a name",
-        )?;
+        require(self.params.len() <= ARGUMENTS_MAX, "it has more than 64 parameters")?;
+        require(self.params.keys().all(|name| is_name(name)), "a parameter's name is not a name")?;
         if let Some((key, [])) = prefix.map(|(key, argv)| (key, argv.as_slice())) {
             return Err(format!("its executor needs the table's \"{key}\""));
         }
@@ -334,26 +305,15 @@ impl Tool {
         require(fits, "its \"program\" does not fit its executor")?;
         self.check_environment()?;
         let login = |user: &String| is_name(user) && !user.starts_with('-');
-        require(
-            self.user.as_ref().is_none_or(login),
-            "its \"user\" is not a login name",
-        )?;
+        require(self.user.as_ref().is_none_or(login), "its \"user\" is not a login name")?;
         let native = self.executor == Executor::Native || self.hosts.is_empty();
         require(native, "only a native tool has \"hosts\"")?;
         let colon = |host: &String| host.len() <= 255 && host.contains(':');
-        require(
-            self.hosts.iter().all(colon),
-            "one of \"hosts\" is not HOST:PORT",
-        )?;
+        require(self.hosts.iter().all(colon), "one of \"hosts\" is not HOST:PORT")?;
         let bounds = &self.ceilings;
-        let clock = bounds
-            .start_to_close_ms
-            .is_none_or(|ms| (1..=CLOCK_MS_MAX).contains(&ms));
+        let clock = bounds.start_to_close_ms.is_none_or(|ms| (1..=CLOCK_MS_MAX).contains(&ms));
         let limits = [bounds.memory_bytes, bounds.output_bytes];
-        require(
-            clock && !limits.contains(&Some(0)),
-            "a ceiling is out of range",
-        )
+        require(clock && !limits.contains(&Some(0)), "a ceiling is out of range")
     }
 
     fn check_argv(&self) -> Result<(), String> {
@@ -365,41 +325,24 @@ impl Tool {
             _ => false,
         };
         require(absolute, "its argv does not begin with an absolute path")?;
-        require(
-            self.argv.len() <= ARGUMENTS_MAX,
-            "its argv has more than 64 elements",
-        )?;
+        require(self.argv.len() <= ARGUMENTS_MAX, "its argv has more than 64 elements")?;
         let sound = self.argv.iter().all(|element| match element {
             Element::Literal(text) => is_argument(text),
             Element::Parameter { param } => self.params.contains_key(param),
         });
-        require(
-            sound,
-            "its argv names an unknown parameter, or is too long or has NUL",
-        )?;
+        require(sound, "its argv names an unknown parameter, or is too long or has NUL")?;
         let used = |name: &String| {
-            self.argv
-                .iter()
-                .any(|e| matches!(e, Element::Parameter { param } if param == name))
+            self.argv.iter().any(|e| matches!(e, Element::Parameter { param } if param == name))
         };
-        require(
-            self.params.keys().all(used),
-            "one of its parameters is not in its argv",
-        )
+        require(self.params.keys().all(used), "one of its parameters is not in its argv")
     }
 
     fn check_environment(&self) -> Result<(), String> {
         let mut names = self.environment.keys().chain(self.secrets.keys());
-        require(
-            names.all(|name| is_variable(name)),
-            "a name in its environment is not one",
-        )?;
+        require(names.all(|name| is_variable(name)), "a name in its environment is not one")?;
         let plain = self.environment.values().all(|value| is_argument(value));
         require(plain, "a value in its environment is too long or has NUL")?;
-        let apart = self
-            .secrets
-            .keys()
-            .all(|name| !self.environment.contains_key(name));
+        let apart = self.secrets.keys().all(|name| !self.environment.contains_key(name));
         require(apart, "a secret is in its environment too")?;
         let files = self.secrets.values().all(|file| is_normal(file));
         require(files, "a secret's file is not absolute and plain")

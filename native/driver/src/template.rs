@@ -88,15 +88,9 @@ impl TryFrom<RawSegment> for Segment {
     fn try_from(raw: RawSegment) -> Result<Segment, String> {
         let reference = match raw {
             RawSegment::Literal(text) => return Ok(Segment::Literal(text)),
-            RawSegment::Task {
-                task: TaskField::Id,
-            } => Reference::TaskId,
-            RawSegment::Task {
-                task: TaskField::Source,
-            } => Reference::TaskSource,
-            RawSegment::Device {
-                device: DeviceField::Name,
-            } => Reference::DeviceName,
+            RawSegment::Task { task: TaskField::Id } => Reference::TaskId,
+            RawSegment::Task { task: TaskField::Source } => Reference::TaskSource,
+            RawSegment::Device { device: DeviceField::Name } => Reference::DeviceName,
             RawSegment::Step { step, path } => {
                 check_path(&path)?;
                 match (path[0].as_str(), &path[1..]) {
@@ -124,9 +118,7 @@ impl Input {
     /// Indexes of the steps that it refers to.
     pub(crate) fn steps(&self) -> Vec<u8> {
         let mut found = Vec::new();
-        self.0
-            .values()
-            .for_each(|value| value.collect_steps(&mut found));
+        self.0.values().for_each(|value| value.collect_steps(&mut found));
         found
     }
 }
@@ -182,10 +174,8 @@ fn template(value: Value, depth: usize) -> Result<Template, String> {
 
 fn array(items: Vec<Value>, depth: usize) -> Result<Template, String> {
     check_depth(depth)?;
-    let parts: Vec<Template> = items
-        .into_iter()
-        .map(|item| template(item, depth))
-        .collect::<Result<_, _>>()?;
+    let parts: Vec<Template> =
+        items.into_iter().map(|item| template(item, depth)).collect::<Result<_, _>>()?;
     if parts.iter().any(|part| part.literal().is_none()) {
         return Ok(Template::Array(parts));
     }
@@ -201,19 +191,14 @@ fn object(map: Map<String, Value>, depth: usize) -> Result<BTreeMap<String, Temp
     if map.keys().any(|name| name.starts_with('$')) {
         return Err("a name in its input begins with '$'".into());
     }
-    map.into_iter()
-        .map(|(name, value)| Ok((name, template(value, depth)?)))
-        .collect()
+    map.into_iter().map(|(name, value)| Ok((name, template(value, depth)?))).collect()
 }
 
 fn text(map: Map<String, Value>) -> Result<Template, String> {
     if map.len() != 1 {
         return Err("a name in its input begins with '$'".into());
     }
-    let list = map
-        .into_iter()
-        .next()
-        .map_or(Value::Null, |(_, value)| value);
+    let list = map.into_iter().next().map_or(Value::Null, |(_, value)| value);
     let segments: Vec<Segment> = serde_json::from_value(list)
         .map_err(|error| format!("a reference is malformed: {error}"))?;
     if segments.is_empty() {
@@ -226,15 +211,9 @@ fn text(map: Map<String, Value>) -> Result<Template, String> {
             Segment::Reference(_) => None,
         })
         .collect();
-    Ok(literals.map_or(Template::Text(segments), |text| {
-        Template::Literal(Value::String(text))
-    }))
+    Ok(literals.map_or(Template::Text(segments), |text| Template::Literal(Value::String(text))))
 }
 
 fn check_depth(depth: usize) -> Result<(), String> {
-    if depth <= DEPTH_MAX {
-        Ok(())
-    } else {
-        Err(format!("its input is deeper than {DEPTH_MAX}"))
-    }
+    if depth <= DEPTH_MAX { Ok(()) } else { Err(format!("its input is deeper than {DEPTH_MAX}")) }
 }

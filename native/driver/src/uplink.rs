@@ -32,7 +32,8 @@ use transport::{Socket, Transport};
 pub use resolve::Resolver;
 pub use tls::{CaSource, TlsOptions};
 
-/// Stack of the uplink's threads. A TLS handshake with its certificate checks needs about a third.
+/// Stack of the uplink's threads. TLS was seen to work in an eighth of it; the rest is for the
+/// name services that the C library loads into a lookup.
 const STACK_BYTES: usize = 256 * 1024;
 /// Asked of the kernel for each direction of the socket pair; it is charged to our memory limit.
 const PAIR_BYTES: usize = 64 * 1024;
@@ -133,11 +134,7 @@ impl Uplink {
             .name("uplink".into())
             .stack_size(STACK_BYTES)
             .spawn(move || worker.run())?;
-        Ok(Uplink {
-            shared,
-            clock,
-            thread: Some(thread),
-        })
+        Ok(Uplink { shared, clock, thread: Some(thread) })
     }
 
     /// Asks for a connection and returns its epoch, which is larger than all before. A current
@@ -199,10 +196,7 @@ struct Worker {
 impl Worker {
     fn run(self) {
         while let Some((epoch, target)) = self.shared.next_target() {
-            let session = Session {
-                shared: &self.shared,
-                epoch,
-            };
+            let session = Session { shared: &self.shared, epoch };
             // Outlives the connection: the host's socket ends only after the record that says why.
             let mut near_end = None;
             // A bug met by a broker's bytes costs the connection; the host decides what it means.
@@ -211,13 +205,7 @@ impl Worker {
                 Ok(Ok(failure)) | Ok(Err(failure)) => failure,
                 Err(_) => Failure::new("bug", "the uplink's thread panicked"),
             };
-            self.tell(
-                epoch,
-                Stage::Down,
-                failure.code,
-                describe(&target, &failure),
-                None,
-            );
+            self.tell(epoch, Stage::Down, failure.code, describe(&target, &failure), None);
         }
     }
 
@@ -264,13 +252,7 @@ impl Worker {
         detail: String,
         host_end: Option<OwnedFd>,
     ) {
-        self.shared.push(LinkRecord {
-            epoch,
-            stage,
-            code,
-            detail,
-            host_end,
-        });
+        self.shared.push(LinkRecord { epoch, stage, code, detail, host_end });
         (self.wake)();
     }
 }

@@ -60,10 +60,7 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        Scene {
-            directory: tempdir().expect("a directory"),
-            instance: instance(),
-        }
+        Scene { directory: tempdir().expect("a directory"), instance: instance() }
     }
 
     fn start(&self, containment: &Containment, attempt: u32, argv: &[&str]) -> Child {
@@ -83,11 +80,7 @@ impl Scene {
         let told = |_: &&str| read_line(&child.stdout).parse().expect("a pid");
         let pids: Vec<i32> = words.iter().map(told).collect();
         let leader = child.pid.as_raw_pid();
-        let members = pids
-            .into_iter()
-            .filter(|&pid| pid != leader)
-            .map(pidfd)
-            .collect();
+        let members = pids.into_iter().filter(|&pid| pid != leader).map(pidfd).collect();
         (child, members)
     }
 }
@@ -95,31 +88,15 @@ impl Scene {
 /// A leader that has exited leaves nobody: not a child, not a daemon that ignores TERM and holds
 /// the output open, and not one that hides its marker if `hidden` is asked for.
 fn assert_swept(containment: &Containment, scene: &Scene, hidden: bool) {
-    let words = if hidden {
-        &["child", "daemon", "hidden"][..]
-    } else {
-        &["child", "daemon"]
-    };
+    let words = if hidden { &["child", "daemon", "hidden"][..] } else { &["child", "daemon"] };
     let (child, members) = scene.tree(containment, 1, words);
     wait_readable(&child.pidfd);
-    let expected = Swept {
-        killed: u32::try_from(words.len()).expect("few"),
-        remaining: 0,
-    };
-    assert_eq!(
-        containment.sweep(&child.cell),
-        expected,
-        "{}",
-        containment.tier()
-    );
+    let expected = Swept { killed: u32::try_from(words.len()).expect("few"), remaining: 0 };
+    assert_eq!(containment.sweep(&child.cell), expected, "{}", containment.tier());
     assert!(members.iter().all(has_ended));
     assert_eq!(read_all(&child.stdout), "", "nobody holds the output");
     assert!(child.cell.group().is_none_or(|group| !group.exists()));
-    assert_eq!(
-        reap(&child).exit_status(),
-        Some(0),
-        "the leader's own status is kept"
-    );
+    assert_eq!(reap(&child).exit_status(), Some(0), "the leader's own status is kept");
 }
 
 /// The program of a role; see `process::role`.
@@ -129,11 +106,7 @@ fn acts() {
         Some("plain") => {
             let scene = Scene::new();
             let containment = Containment::probe(&scene.instance);
-            assert_eq!(
-                containment.tier(),
-                "marker",
-                "no control group is lent here"
-            );
+            assert_eq!(containment.tier(), "marker", "no control group is lent here");
             assert_swept(&containment, &scene, false);
         }
         Some("subreaper") => {
@@ -179,20 +152,9 @@ fn a_sweep_leaves_nobody() {
 #[test]
 fn a_plain_system_is_enough() {
     if is_root() {
-        play(
-            &[
-                "/usr/bin/setpriv",
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-            ],
-            "plain",
-        );
+        play(&["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], "plain");
         let unmount = "umount -R /sys/fs/cgroup && exec \"$0\" \"$@\"";
-        play(
-            &["/usr/bin/unshare", "-m", "/bin/sh", "-c", unmount],
-            "plain",
-        );
+        play(&["/usr/bin/unshare", "-m", "/bin/sh", "-c", unmount], "plain");
     } else {
         let scene = Scene::new();
         assert_swept(&Containment::marker_only(&scene.instance), &scene, false);
@@ -224,12 +186,7 @@ fn a_fork_chain_is_stopped() {
         let child = scene.start(&containment, 1, &[PYTHON, "-c", COMET]);
         assert_eq!(read_line(&child.stdout), "flying");
         wait_readable(&child.pidfd);
-        assert_eq!(
-            containment.sweep(&child.cell).remaining,
-            0,
-            "{}",
-            containment.tier()
-        );
+        assert_eq!(containment.sweep(&child.cell).remaining, 0, "{}", containment.tier());
         assert_eq!(read_all(&child.stdout), "");
         reap(&child);
     }
@@ -244,17 +201,8 @@ fn a_signal_meets_descendants() {
         containment.signal(&child.cell, Signal::USR1);
         wait_readable(&members[0]);
         assert!(!has_ended(&child.pidfd), "the leader is left to its pidfd");
-        assert_eq!(
-            containment.sweep(&child.cell),
-            Swept {
-                killed: 0,
-                remaining: 0
-            }
-        );
-        assert_eq!(
-            reap(&child).terminating_signal(),
-            Some(Signal::KILL.as_raw())
-        );
+        assert_eq!(containment.sweep(&child.cell), Swept { killed: 0, remaining: 0 });
+        assert_eq!(reap(&child).terminating_signal(), Some(Signal::KILL.as_raw()));
     }
 }
 
@@ -265,21 +213,9 @@ fn other_attempts_are_spared() {
     for containment in tiers(&scene.instance) {
         let (first, _) = scene.tree(&containment, 1, &["daemon", "stay"]);
         let (tenth, others) = scene.tree(&containment, 10, &["daemon", "stay"]);
-        assert_eq!(
-            containment.sweep(&first.cell),
-            Swept {
-                killed: 1,
-                remaining: 0
-            }
-        );
+        assert_eq!(containment.sweep(&first.cell), Swept { killed: 1, remaining: 0 });
         assert!(!others.iter().any(has_ended), "{}", containment.tier());
-        assert_eq!(
-            containment.sweep(&tenth.cell),
-            Swept {
-                killed: 1,
-                remaining: 0
-            }
-        );
+        assert_eq!(containment.sweep(&tenth.cell), Swept { killed: 1, remaining: 0 });
         assert!(others.iter().all(has_ended));
         reap(&first);
         reap(&tenth);
@@ -293,10 +229,7 @@ fn leftovers_of_a_killed_agent_are_swept() {
     let scene = Scene::new();
     for containment in tiers(&scene.instance) {
         let words = format!("{} {}", scene.instance, containment.tier());
-        let mut agent = role(&[], &words)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("an agent");
+        let mut agent = role(&[], &words).stdout(Stdio::piped()).spawn().expect("an agent");
         let stdout = agent.stdout.take().expect("a pipe").into();
         let leader = loop {
             if let Some((_, pid)) = read_line(&stdout).split_once("ready ") {
@@ -311,26 +244,9 @@ fn leftovers_of_a_killed_agent_are_swept() {
         agent.wait().expect("our child");
         wait_readable(&leader);
         let swept = containment.sweep_leftovers();
-        assert_eq!(
-            swept,
-            Swept {
-                killed: 1,
-                remaining: 0
-            },
-            "{}",
-            containment.tier()
-        );
-        assert_eq!(
-            containment.sweep_leftovers(),
-            Swept {
-                killed: 0,
-                remaining: 0
-            }
-        );
-        assert!(
-            containment.create(&name(&scene.instance, 1)).is_ok(),
-            "its name is free again"
-        );
+        assert_eq!(swept, Swept { killed: 1, remaining: 0 }, "{}", containment.tier());
+        assert_eq!(containment.sweep_leftovers(), Swept { killed: 0, remaining: 0 });
+        assert!(containment.create(&name(&scene.instance, 1)).is_ok(), "its name is free again");
         assert!(!spared_members.iter().any(has_ended));
         assert_eq!(spared.sweep(&spared_child.cell).remaining, 0);
         reap(&spared_child);
@@ -350,13 +266,7 @@ fn reaps_strays() {
     assert_eq!(containment.reap_strays(), 0, "nobody has ended");
     let (child, _) = scene.tree(&containment, 1, &["daemon", "daemon"]);
     wait_readable(&child.pidfd);
-    assert_eq!(
-        containment.sweep(&child.cell),
-        Swept {
-            killed: 2,
-            remaining: 0
-        }
-    );
+    assert_eq!(containment.sweep(&child.cell), Swept { killed: 2, remaining: 0 });
     assert_eq!(containment.reap_strays(), 2);
     assert_eq!(containment.reap_strays(), 0, "the leader is not reaped");
     assert_eq!(reap(&child).exit_status(), Some(0));
@@ -372,8 +282,5 @@ fn foreign_names_are_refused() {
     let probed = Containment::probe(&scene.instance).tier();
     let lends = |tier| Containment::of_tier(&scene.instance, tier).is_some();
     assert_eq!(probed == "cgroup_v2", lends(Tier::CgroupV2));
-    assert_eq!(
-        probed == "marker",
-        !lends(Tier::CgroupV2) && !lends(Tier::CgroupV1)
-    );
+    assert_eq!(probed == "marker", !lends(Tier::CgroupV2) && !lends(Tier::CgroupV1));
 }

@@ -14,9 +14,7 @@ fn chunks<'a>(bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     let mut cuts: Vec<usize> = cuts.iter().map(|&cut| cut.min(bytes.len())).collect();
     cuts.extend([0, bytes.len()]);
     cuts.sort_unstable();
-    cuts.windows(2)
-        .map(|pair| &bytes[pair[0]..pair[1]])
-        .collect()
+    cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect()
 }
 
 fn captured(head: usize, tail: usize, chunks: &[&[u8]]) -> HeadTail {
@@ -110,10 +108,7 @@ fn a_flood_is_bounded() {
         capture.push(&[b'x'; 1000]);
     }
     let parts = capture.to_parts();
-    assert_eq!(
-        (parts.head.len(), parts.tail.len()),
-        (HEAD_BYTES, TAIL_BYTES)
-    );
+    assert_eq!((parts.head.len(), parts.tail.len()), (HEAD_BYTES, TAIL_BYTES));
     assert_eq!(parts.bytes, 1_000_000);
 }
 
@@ -123,30 +118,17 @@ fn the_last_result_counts() {
     let summary = report("{\"result\":{\"a\":1}}\n\n{\"result\":{\"a\":2}}\nnoise\n{}");
     assert_eq!(json!(summary.result), json!({"a": 2}));
     assert_eq!((summary.lines, summary.malformed), (5, 1));
-    assert!(
-        summary
-            .first_error
-            .is_some_and(|text| text.contains("line 1"))
-    );
+    assert!(summary.first_error.is_some_and(|text| text.contains("line 1")));
     let summary = report("{\"result\":{\"a\":1}}\n{\"result\":3}");
-    assert_eq!(
-        (summary.result, summary.result_error),
-        (None, Some("result_not_object"))
-    );
+    assert_eq!((summary.result, summary.result_error), (None, Some("result_not_object")));
 }
 
 /// A result that is too large is said to be, even when its line was too long to be kept.
 #[test]
 fn a_large_result_is_an_error() {
     for length in [4097, LINE_BYTES] {
-        let summary = report(&format!(
-            "{{\"result\":{{\"x\":\"{}\"}}}}",
-            "y".repeat(length)
-        ));
-        assert_eq!(
-            (summary.result, summary.result_error),
-            (None, Some("result_too_large"))
-        );
+        let summary = report(&format!("{{\"result\":{{\"x\":\"{}\"}}}}", "y".repeat(length)));
+        assert_eq!((summary.result, summary.result_error), (None, Some("result_too_large")));
     }
 }
 
@@ -155,10 +137,7 @@ fn a_large_result_is_an_error() {
 fn progress_is_the_newest() {
     let mut reader = ReportLines::new();
     reader.push(0, b"{\"progress\":1}\n{\"progress\":[2]}\n");
-    reader.push(
-        0,
-        format!("{{\"progress\":\"{}\"}}\n", "x".repeat(PROGRESS_BYTES)).as_bytes(),
-    );
+    reader.push(0, format!("{{\"progress\":\"{}\"}}\n", "x".repeat(PROGRESS_BYTES)).as_bytes());
     assert_eq!(reader.take_progress().as_deref(), Some("[2]"));
     assert_eq!(reader.take_progress(), None);
     assert_eq!(reader.finish(0).malformed, 1);
@@ -171,13 +150,7 @@ fn chatter_loses_no_result() {
     let mut reader = ReportLines::new();
     let chatter = b"{\"progress\":0}\n".repeat(WINDOW_LINES as usize);
     assert_eq!(reader.push(0, &chatter), u64::from(WINDOW_LINES));
-    assert_eq!(
-        reader.push(
-            0,
-            b"{\"progress\":1}\n{\"result\":{\"a\":1}}\n{\"progress\":2}\n"
-        ),
-        3
-    );
+    assert_eq!(reader.push(0, b"{\"progress\":1}\n{\"result\":{\"a\":1}}\n{\"progress\":2}\n"), 3);
     assert_eq!(reader.take_progress().as_deref(), Some("0"));
     reader.push(WINDOW_MS, b"{\"progress\":3}\n");
     assert_eq!(reader.take_progress().as_deref(), Some("3"));

@@ -19,11 +19,7 @@ use process::{
 
 fn scene() -> (TempDir, Containment, String) {
     let instance = instance();
-    (
-        tempdir().expect("a directory"),
-        Containment::probe(&instance),
-        instance,
-    )
+    (tempdir().expect("a directory"), Containment::probe(&instance), instance)
 }
 
 fn run_launch(launch: &Launch) -> Ended {
@@ -54,10 +50,7 @@ fn acts() {
             // libc keeps 32 and 33 to itself, and its posix_spawn starts us with 32 ignored.
             let status = status.replace("SigIgn:\t0000000080000000", "SigIgn:\t0000000000000000");
             for field in ["SigBlk", "SigIgn", "SigCgt"] {
-                assert!(
-                    status.contains(&format!("{field}:\t0000000000000000")),
-                    "{status}"
-                );
+                assert!(status.contains(&format!("{field}:\t0000000000000000")), "{status}");
             }
         }
         Some("third") => third_descriptor(),
@@ -129,10 +122,9 @@ fn bad_environments_are_refused() {
     let mut with_secret = launch(directory.path(), &["/bin/true"]);
     with_secret.secrets = vec![("TOKEN".to_owned(), path.clone())];
     assert_eq!(refusal(&with_secret).code, "secret_unreadable");
-    for (content, code) in [
-        (vec![b'x'; 4097], "secret_unreadable"),
-        (b"a\0b".to_vec(), "environment_invalid"),
-    ] {
+    for (content, code) in
+        [(vec![b'x'; 4097], "secret_unreadable"), (b"a\0b".to_vec(), "environment_invalid")]
+    {
         fs::write(&path, content).expect("a secret");
         assert_eq!(refusal(&with_secret).code, code);
     }
@@ -149,10 +141,7 @@ fn standard_input_is_given() {
     let (directory, ..) = scene();
     let mut launch = launch(directory.path(), &["/usr/bin/md5sum"]);
     let empty = run_launch(&launch).stdout;
-    assert!(
-        empty.starts_with("d41d8cd98f00b204e9800998ecf8427e"),
-        "{empty}"
-    );
+    assert!(empty.starts_with("d41d8cd98f00b204e9800998ecf8427e"), "{empty}");
     launch.stdin = Some(vec![b'x'; 65536]);
     launch.argv = vec!["/usr/bin/wc".to_owned(), "-c".to_owned()];
     assert_eq!(run_launch(&launch).stdout, "65536");
@@ -173,23 +162,12 @@ fn a_program_leads_its_session() {
     let pid = child.pid.as_raw_pid();
     let ended = end(&containment, child);
     let cwd = cwd.canonicalize().expect("it was made");
-    let expected = format!(
-        "0022\n500\nNoNewPrivs:\t1\n{pid} {pid} {pid}\n{}",
-        cwd.to_str().expect("text")
-    );
+    let expected =
+        format!("0022\n500\nNoNewPrivs:\t1\n{pid} {pid} {pid}\n{}", cwd.to_str().expect("text"));
     assert_eq!(ended.stdout, expected);
-    assert_eq!(
-        (ended.report.as_str(), ended.stderr.as_str()),
-        ("said", "wrong")
-    );
-    assert_eq!(
-        (ended.status.exit_status(), ended.swept.killed),
-        (Some(5), 0)
-    );
-    assert_eq!(
-        fs::metadata(cwd).expect("a directory").mode() & 0o7777,
-        0o700
-    );
+    assert_eq!((ended.report.as_str(), ended.stderr.as_str()), ("said", "wrong"));
+    assert_eq!((ended.status.exit_status(), ended.swept.killed), (Some(5), 0));
+    assert_eq!(fs::metadata(cwd).expect("a directory").mode() & 0o7777, 0o700);
 }
 
 /// A program runs as the user it was given, with that user's groups only; its directory and its
@@ -206,20 +184,10 @@ fn the_user_is_changed() {
     launch.user = Some("nobody".to_owned());
     let output = run_launch(&launch);
     let id = |flag| {
-        let id = std::process::Command::new("id")
-            .args([flag, "nobody"])
-            .output()
-            .expect("id");
-        String::from_utf8(id.stdout)
-            .expect("text")
-            .trim()
-            .to_owned()
+        let id = std::process::Command::new("id").args([flag, "nobody"]).output().expect("id");
+        String::from_utf8(id.stdout).expect("text").trim().to_owned()
     };
-    let expected = format!(
-        "{}\n{}\nagain\nCapEff:\t0000000000000000",
-        id("-u"),
-        id("-G")
-    );
+    let expected = format!("{}\n{}\nagain\nCapEff:\t0000000000000000", id("-u"), id("-G"));
     assert_eq!((output.stdout, output.stderr), (expected, String::new()));
     let owner = fs::metadata(&launch.directory).expect("it was made").uid();
     assert_eq!(owner.to_string(), id("-u"));
@@ -233,15 +201,7 @@ fn another_user_is_never_taken() {
     unknown.user = Some("nobody-of-that-name".to_owned());
     assert_eq!(refusal(&unknown).code, "user_unknown");
     if is_root() {
-        play(
-            &[
-                "/usr/bin/setpriv",
-                "--reuid=65534",
-                "--regid=65534",
-                "--clear-groups",
-            ],
-            "stranger",
-        );
+        play(&["/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"], "stranger");
     }
 }
 
@@ -252,31 +212,17 @@ fn a_failed_exec_is_known() {
     let (directory, ..) = scene();
     let path = directory.path().join("program");
     let program = path.to_str().expect("text");
-    assert!(
-        refusal(&launch(directory.path(), &[program]))
-            .detail
-            .contains("No such file")
-    );
+    assert!(refusal(&launch(directory.path(), &[program])).detail.contains("No such file"));
     fs::write(&path, "").expect("a file");
-    assert!(
-        refusal(&launch(directory.path(), &[program]))
-            .detail
-            .contains("Permission denied")
-    );
+    assert!(refusal(&launch(directory.path(), &[program])).detail.contains("Permission denied"));
     fs::set_permissions(&path, Permissions::from_mode(0o755)).expect("a file");
     let refused = refusal(&launch(directory.path(), &[program]));
     assert!(refused.detail.contains("Exec format error"), "{refused:?}");
     let long = "x".repeat(256 * 1024);
     let refused = refusal(&launch(directory.path(), &["/bin/echo", &long]));
-    assert!(
-        refused.code == "exec_failed" && refused.detail.contains("too long"),
-        "{refused:?}"
-    );
+    assert!(refused.code == "exec_failed" && refused.detail.contains("too long"), "{refused:?}");
     for argv in [&["true"][..], &[], &["/bin/echo", "a\0b"]] {
-        assert_eq!(
-            refusal(&launch(directory.path(), argv)).code,
-            "argument_invalid"
-        );
+        assert_eq!(refusal(&launch(directory.path(), argv)).code, "argument_invalid");
     }
 }
 
@@ -288,14 +234,7 @@ fn odd_directories_are_refused() {
     symlink("/tmp", &link).expect("a link");
     fs::write(&file, "").expect("a file");
     let missing = directory.path().join("missing/task");
-    for path in [
-        &link,
-        &file,
-        &missing,
-        Path::new("task"),
-        Path::new("/"),
-        &link.join(".."),
-    ] {
+    for path in [&link, &file, &missing, Path::new("task"), Path::new("/"), &link.join("..")] {
         let refused = refusal(&launch(path, &["/bin/true"]));
         assert_eq!(refused.code, "directory_unusable", "{refused:?}");
     }
@@ -304,10 +243,7 @@ fn odd_directories_are_refused() {
 /// An attempt does not outlive its agent, even when that is killed.
 #[test]
 fn a_dead_agent_takes_its_child_along() {
-    let mut agent = role(&[], "orphan")
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("it");
+    let mut agent = role(&[], "orphan").stdout(std::process::Stdio::piped()).spawn().expect("it");
     let stdout = agent.stdout.take().expect("a pipe").into();
     let child = loop {
         if let Some((_, pid)) = read_line(&stdout).split_once("child ") {
@@ -324,10 +260,7 @@ fn a_dead_agent_takes_its_child_along() {
 #[test]
 fn descriptor_three_may_be_anything() {
     play(&["/bin/sh", "-c", "exec \"$0\" \"$@\" 3<&-"], "third");
-    play(
-        &["/bin/sh", "-c", "exec \"$0\" \"$@\" 3</dev/null"],
-        "third",
-    );
+    play(&["/bin/sh", "-c", "exec \"$0\" \"$@\" 3</dev/null"], "third");
 }
 
 fn third_descriptor() {

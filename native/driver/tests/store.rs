@@ -13,20 +13,12 @@ use proptest::prelude::*;
 type Found = Vec<(u64, u64, u8, Vec<u8>)>;
 
 fn options(instance: u64) -> Options {
-    Options {
-        segment_bytes: SEGMENT_BYTES_MIN,
-        ..Options::new(instance)
-    }
+    Options { segment_bytes: SEGMENT_BYTES_MIN, ..Options::new(instance) }
 }
 
 fn gather(into: &mut Found) -> impl FnMut(Recovered<'_>) + '_ {
     |found| match found {
-        Recovered::Record {
-            task,
-            seq,
-            kind,
-            payload,
-        } => {
+        Recovered::Record { task, seq, kind, payload } => {
             into.push((task, seq, kind, payload.to_vec()));
         }
         Recovered::Gap { .. } => panic!("nothing is damaged: {found:?}"),
@@ -44,9 +36,7 @@ fn refusal(dir: &Path) -> StoreError {
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir)
-        .expect("listed")
-        .map(|entry| entry.expect("an entry").path());
+    let entries = fs::read_dir(dir).expect("listed").map(|entry| entry.expect("an entry").path());
     let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some()).collect();
     paths.sort();
     paths
@@ -58,11 +48,7 @@ fn crc32c(seed: u32, bytes: &[u8]) -> u32 {
     for byte in bytes {
         crc ^= u32::from(*byte);
         for _ in 0..8 {
-            crc = if crc & 1 == 1 {
-                (crc >> 1) ^ 0x82F6_3B78
-            } else {
-                crc >> 1
-            };
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82F6_3B78 } else { crc >> 1 };
         }
     }
     !crc
@@ -73,10 +59,7 @@ fn segment_by_hand(version: u32, generation: u64, instance: u64, records: &[u8])
     let mut header = b"limpetJ\n".to_vec();
     header.extend(version.to_le_bytes());
     let fields = [generation, instance, SEGMENT_BYTES_MIN, 4160, 0];
-    let fields: Vec<u8> = fields
-        .iter()
-        .flat_map(|field| field.to_le_bytes())
-        .collect();
+    let fields: Vec<u8> = fields.iter().flat_map(|field| field.to_le_bytes()).collect();
     let padding = [0; 8];
     let sum = crc32c(crc32c(crc32c(0, &header), &fields), &padding);
     header.extend(sum.to_le_bytes());
@@ -111,15 +94,9 @@ fn the_format_is_the_described_one() {
     let segment = segment_by_hand(1, 5, 77, &records);
     fs::write(parent.path().join("00000001.journal"), segment).expect("written");
     let (store, report, found) = open(parent.path(), &options(1)).expect("a journal");
-    let expected = [
-        (1, 1, 4, b"accepted".to_vec()),
-        (1, 2, 200, b"ended".to_vec()),
-    ];
+    let expected = [(1, 1, 4, b"accepted".to_vec()), (1, 2, 200, b"ended".to_vec())];
     assert_eq!(found, expected);
-    assert_eq!(
-        (report.records, report.last_seq, report.torn_bytes),
-        (2, 2, 0)
-    );
+    assert_eq!((report.records, report.last_seq, report.torn_bytes), (2, 2, 0));
     assert_eq!(report.live_bytes, records.len() as u64);
     assert_eq!(store.sequences(1).collect::<Vec<_>>(), [(1, 4), (2, 200)]);
 }
@@ -136,10 +113,7 @@ fn space_is_taken_at_open() {
     for path in segments {
         let metadata = fs::metadata(path).expect("a segment");
         assert_eq!(metadata.len(), SEGMENT_BYTES_MIN);
-        assert!(
-            metadata.blocks() * 512 >= SEGMENT_BYTES_MIN,
-            "every block is allocated"
-        );
+        assert!(metadata.blocks() * 512 >= SEGMENT_BYTES_MIN, "every block is allocated");
     }
 }
 
@@ -155,17 +129,8 @@ fn a_journal_is_locked_but_can_be_scanned() {
     let mut found = Vec::new();
     let report = scan(parent.path(), &mut gather(&mut found)).expect("a scan");
     assert_eq!(found, [(1, 1, 7, b"in parts".to_vec())]);
-    assert_eq!(
-        (report.last_seq, report.live_bytes),
-        (1, store.live_bytes())
-    );
-    assert!(
-        before
-            == segments(parent.path())
-                .iter()
-                .map(bytes)
-                .collect::<Vec<_>>()
-    );
+    assert_eq!((report.last_seq, report.live_bytes), (1, store.live_bytes()));
+    assert!(before == segments(parent.path()).iter().map(bytes).collect::<Vec<_>>());
     drop(store);
     open(parent.path(), &options(2)).expect("the lock goes with its owner");
 }
@@ -176,43 +141,20 @@ fn what_is_not_ours_is_refused_and_left_alone() {
     let parent = tempfile::tempdir().expect("a directory");
     let path = parent.path();
     let missing = refusal(&path.join("no/journal"));
-    assert!(
-        matches!(missing, StoreError::MissingParent { .. }),
-        "{missing}"
-    );
+    assert!(matches!(missing, StoreError::MissingParent { .. }), "{missing}");
     fs::write(path.join("file"), "text").expect("written");
     for file in ["file", "file/journal"] {
         let refused = refusal(&path.join(file));
-        assert!(
-            matches!(refused, StoreError::NotADirectory { .. }),
-            "{refused}"
-        );
+        assert!(matches!(refused, StoreError::NotADirectory { .. }), "{refused}");
     }
     for segment_bytes in [0, 4096, SEGMENT_BYTES_MIN + 1, 1 << 40] {
-        let refused = open(
-            path,
-            &Options {
-                segment_bytes,
-                instance: 1,
-            },
-        )
-        .err()
-        .expect("a refusal");
-        assert!(
-            matches!(refused, StoreError::SegmentBytes { .. }),
-            "{refused}"
-        );
+        let refused = open(path, &Options { segment_bytes, instance: 1 }).err().expect("a refusal");
+        assert!(matches!(refused, StoreError::SegmentBytes { .. }), "{refused}");
     }
     let segment = path.join("00000007.journal");
-    for (bytes, foreign) in [
-        (vec![b'x'; 9000], true),
-        (segment_by_hand(2, 1, 1, &[]), false),
-    ] {
+    for (bytes, foreign) in [(vec![b'x'; 9000], true), (segment_by_hand(2, 1, 1, &[]), false)] {
         fs::write(&segment, &bytes).expect("written");
-        for refused in [
-            refusal(path),
-            scan(path, &mut |_| ()).expect_err("a refusal"),
-        ] {
+        for refused in [refusal(path), scan(path, &mut |_| ()).expect_err("a refusal")] {
             match &refused {
                 StoreError::Foreign { path } => assert!(foreign && *path == segment),
                 StoreError::FromTheFuture { version, .. } => assert!(!foreign && *version == 2),
@@ -241,10 +183,7 @@ fn a_read_only_directory_is_named() {
 #[test]
 fn bounds_are_answers() {
     let parent = tempfile::tempdir().expect("a directory");
-    let larger = Options {
-        segment_bytes: 2 * SEGMENT_BYTES_MIN,
-        instance: 1,
-    };
+    let larger = Options { segment_bytes: 2 * SEGMENT_BYTES_MIN, instance: 1 };
     let (mut store, ..) = open(parent.path(), &larger).expect("a new journal");
     let refused = store.append(1, 1, 0, &[&vec![0; 256 * 1024 + 1]]);
     assert!(matches!(refused, Err(StoreError::RecordTooLarge { .. })));
@@ -253,38 +192,19 @@ fn bounds_are_answers() {
     store.append(1, 2, 0, &[&[2; 50_000]]).expect("room");
     let refused = store.append(1, 3, 0, &[&[3; 50_000]]);
     assert!(matches!(refused, Err(StoreError::Full { .. })));
-    assert_eq!(
-        (store.live_bytes(), store.commit().expect("sound")),
-        (2 * record_bytes(50_000), 2)
-    );
+    assert_eq!((store.live_bytes(), store.commit().expect("sound")), (2 * record_bytes(50_000), 2));
     drop(store);
-    assert!(matches!(
-        refusal(parent.path()),
-        StoreError::SegmentTooSmall { .. }
-    ));
+    assert!(matches!(refusal(parent.path()), StoreError::SegmentTooSmall { .. }));
     let (mut store, _, found) = open(parent.path(), &larger).expect("untouched");
     assert_eq!(found.len(), 2);
     store.release(1, 2);
-    store
-        .append(1, 3, 0, &[&[3; 40_000]])
-        .expect("room after a compaction");
+    store.append(1, 3, 0, &[&[3; 40_000]]).expect("room after a compaction");
     store.release(1, 3);
-    store
-        .append(1, 4, 0, &[&[4; 50_000]])
-        .expect("room after a compaction");
+    store.append(1, 4, 0, &[&[4; 50_000]]).expect("room after a compaction");
     drop(store);
-    let (store, report, _) = open(
-        parent.path(),
-        &Options {
-            instance: 2,
-            ..larger
-        },
-    )
-    .expect("sound");
-    assert_eq!(
-        (report.last_seq, store.sequences(1).last()),
-        (4, Some((4, 0)))
-    );
+    let (store, report, _) =
+        open(parent.path(), &Options { instance: 2, ..larger }).expect("sound");
+    assert_eq!((report.last_seq, store.sequences(1).last()), (4, Some((4, 0))));
 }
 
 /// Numbers are never given out twice, even when nothing is left of the records that had them.
@@ -311,16 +231,11 @@ fn a_journal_moves_to_another_segment_size() {
     let mut written = Found::new();
     for (round, factor) in [1, 4, 2, 1].into_iter().enumerate() {
         let segment_bytes = factor * SEGMENT_BYTES_MIN;
-        let options = Options {
-            segment_bytes,
-            instance: round as u64,
-        };
+        let options = Options { segment_bytes, instance: round as u64 };
         let (mut store, _, found) = open(parent.path(), &options).expect("a journal");
         assert_eq!(found, written);
         let seq = round as u64 + 1;
-        store
-            .append(1, seq, 3, &[&seq.to_le_bytes()])
-            .expect("room");
+        store.append(1, seq, 3, &[&seq.to_le_bytes()]).expect("room");
         store.commit().expect("sound");
         written.push((1, seq, 3, seq.to_le_bytes().to_vec()));
         for path in segments(parent.path()) {
@@ -355,21 +270,14 @@ fn agree(store: &Store, model: &Model) {
     let mut payload = Vec::new();
     for task in 0..5 {
         let expected = model.range((task, 0)..=(task, u64::MAX));
-        let expected: Vec<_> = expected
-            .map(|((_, seq), (kind, _))| (*seq, *kind))
-            .collect();
+        let expected: Vec<_> = expected.map(|((_, seq), (kind, _))| (*seq, *kind)).collect();
         assert_eq!(store.sequences(task).collect::<Vec<_>>(), expected);
     }
     for ((task, seq), (_, expected)) in model {
-        store
-            .read(*task, *seq, &mut payload)
-            .expect("a live record");
+        store.read(*task, *seq, &mut payload).expect("a live record");
         assert!(payload == *expected);
     }
-    let bytes: u64 = model
-        .values()
-        .map(|(_, payload)| record_bytes(payload.len() as u64))
-        .sum();
+    let bytes: u64 = model.values().map(|(_, payload)| record_bytes(payload.len() as u64)).sum();
     assert_eq!(store.live_bytes(), bytes);
 }
 

@@ -19,10 +19,7 @@ fn model(stream: &[u8], maximum: u32) -> (usize, Option<Cut>) {
         let Some(last) = digits.iter().position(|digit| *digit < 128) else {
             return (at, (digits.len() == 4).then_some(Cut::LengthMalformed));
         };
-        let length = digits[..=last]
-            .iter()
-            .rev()
-            .fold(0, |n, d| n * 128 + u32::from(d & 127));
+        let length = digits[..=last].iter().rev().fold(0, |n, d| n * 128 + u32::from(d & 127));
         if length > maximum {
             return (at, Some(Cut::TooLarge { announced: length }));
         }
@@ -121,11 +118,7 @@ fn every_header_in_every_split() {
                 let stream = [welcome, &[first], length].concat();
                 let expected = model(&stream, 1000);
                 for cut in 0..=stream.len() {
-                    assert_eq!(
-                        guard(&stream, 1000, vec![cut]),
-                        expected,
-                        "{stream:x?} at {cut}"
-                    );
+                    assert_eq!(guard(&stream, 1000, vec![cut]), expected, "{stream:x?} at {cut}");
                 }
                 assert_eq!(guard(&stream, 1000, (0..stream.len()).collect()), expected);
             }
@@ -138,8 +131,6 @@ fn every_header_in_every_split() {
 fn the_maximum_is_inclusive() {
     let stream = [0x20, 0xff, 0xff, 0xff, 0x7f];
     assert_eq!(Guard::new(268_435_455).admit(&stream), (5, None));
-    let cut = Cut::TooLarge {
-        announced: 268_435_455,
-    };
+    let cut = Cut::TooLarge { announced: 268_435_455 };
     assert_eq!(Guard::new(268_435_454).admit(&stream), (0, Some(cut)));
 }

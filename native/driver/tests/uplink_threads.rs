@@ -13,12 +13,8 @@ use uplink_harness::*;
 /// Threads of this process that belong to an uplink.
 fn threads() -> usize {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
-    let names = tasks
-        .flatten()
-        .flat_map(|task| fs::read_to_string(task.path().join("comm")));
-    names
-        .filter(|name| ["uplink\n", "uplink-lookup\n"].contains(&name.as_str()))
-        .count()
+    let names = tasks.flatten().flat_map(|task| fs::read_to_string(task.path().join("comm")));
+    names.filter(|name| ["uplink\n", "uplink-lookup\n"].contains(&name.as_str())).count()
 }
 
 fn descriptors() -> usize {
@@ -29,11 +25,7 @@ fn descriptors() -> usize {
 fn eventually(count: impl Fn() -> usize, expected: usize) {
     let patience = Instant::now() + PATIENCE;
     while count() != expected {
-        assert!(
-            Instant::now() < patience,
-            "{} instead of {expected}",
-            count()
-        );
+        assert!(Instant::now() < patience, "{} instead of {expected}", count());
         thread::yield_now();
     }
 }

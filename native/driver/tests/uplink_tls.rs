@@ -34,18 +34,12 @@ impl Authority {
         let folder = tempfile::tempdir().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         fs::write(folder.path().join("ca.pem"), certificate.pem()).unwrap();
-        Authority {
-            issuer: Issuer::new(params, key),
-            folder,
-        }
+        Authority { issuer: Issuer::new(params, key), folder }
     }
 
     fn trust(&self, server_name: Option<&str>) -> Option<TlsOptions> {
         let ca = CaSource::File(self.folder.path().join("ca.pem"));
-        Some(TlsOptions {
-            ca,
-            server_name: server_name.map(Into::into),
-        })
+        Some(TlsOptions { ca, server_name: server_name.map(Into::into) })
     }
 
     /// What a server for `name`, valid in the given years, needs.
@@ -59,12 +53,7 @@ impl Authority {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ServerConfig::builder_with_provider(provider);
         let builder = builder.with_safe_default_protocol_versions().unwrap();
-        Arc::new(
-            builder
-                .with_no_client_auth()
-                .with_single_cert(chain, key)
-                .unwrap(),
-        )
+        Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap())
     }
 }
 
@@ -74,10 +63,7 @@ fn tls_broker<T: Send + 'static>(
     serve: impl FnOnce(&mut TlsStream) -> T + Send + 'static,
 ) -> (Target, JoinHandle<T>) {
     broker(move |stream| {
-        serve(&mut StreamOwned::new(
-            ServerConnection::new(config).unwrap(),
-            stream,
-        ))
+        serve(&mut StreamOwned::new(ServerConnection::new(config).unwrap(), stream))
     })
 }
 
@@ -151,10 +137,7 @@ fn big_transfers_survive_tls() {
         }
         assert!(received == expected, "the host got other bytes");
         writer.join().unwrap();
-        assert!(
-            broker.join().unwrap() == expected,
-            "the broker got other bytes"
-        );
+        assert!(broker.join().unwrap() == expected, "the broker got other bytes");
         assert_eq!(drain(&end), b"");
         assert_eq!(host.down(epoch).0, "closed_by_broker");
     }
@@ -171,10 +154,7 @@ fn backpressure_passes_through_tls() {
     let (mut target, broker) = tls_broker(server, move |stream| {
         welcome(stream);
         // A writer that gets nowhere for this long is held back.
-        stream
-            .sock
-            .set_write_timeout(Some(Duration::from_millis(200)))
-            .unwrap();
+        stream.sock.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
         let mut sent = 0;
         'filling: while sent < bytes.len() {
             sent += stream.conn.writer().write(&bytes[sent..]).unwrap();
@@ -194,10 +174,7 @@ fn backpressure_passes_through_tls() {
     let host = Host::new();
     let (_, mut end) = host.up(target);
     greet(&mut end);
-    assert!(
-        filled.recv_timeout(PATIENCE).unwrap() < expected.len(),
-        "no backpressure"
-    );
+    assert!(filled.recv_timeout(PATIENCE).unwrap() < expected.len(), "no backpressure");
     let mut received = vec![0; expected.len()];
     end.read_exact(&mut received).unwrap();
     assert!(received == expected, "the host got other bytes");
@@ -211,26 +188,10 @@ fn untrusted_certificates_are_named() {
     let ours = Authority::new("ours");
     let theirs = Authority::new("theirs");
     let cases = [
-        (
-            ours.server("127.0.0.1", 2001, 2002),
-            ours.trust(None),
-            "tls_certificate_expired",
-        ),
-        (
-            theirs.server("127.0.0.1", 2020, 2090),
-            ours.trust(None),
-            "tls_unknown_issuer",
-        ),
-        (
-            ours.server("other.lan", 2020, 2090),
-            ours.trust(None),
-            "tls_wrong_name",
-        ),
-        (
-            ours.server("127.0.0.1", 2020, 2090),
-            ours.trust(Some("other.lan")),
-            "tls_wrong_name",
-        ),
+        (ours.server("127.0.0.1", 2001, 2002), ours.trust(None), "tls_certificate_expired"),
+        (theirs.server("127.0.0.1", 2020, 2090), ours.trust(None), "tls_unknown_issuer"),
+        (ours.server("other.lan", 2020, 2090), ours.trust(None), "tls_wrong_name"),
+        (ours.server("127.0.0.1", 2020, 2090), ours.trust(Some("other.lan")), "tls_wrong_name"),
     ];
     for (server, tls, expected) in cases {
         let (code, detail) = refusal(server, tls);
@@ -262,8 +223,7 @@ fn the_clock_floor_makes_a_certificate_valid() {
     connect(&host);
     let (mut target, broker) = tls_broker(server.clone(), |stream| drain(stream));
     target.tls = authority.trust(None);
-    host.uplink
-        .set_clock_floor(date_time_ymd(2095, 1, 1).unix_timestamp() as u64);
+    host.uplink.set_clock_floor(date_time_ymd(2095, 1, 1).unix_timestamp() as u64);
     assert_eq!(host.failure(target).0, "tls_certificate_expired");
     broker.join().unwrap();
 }
@@ -320,10 +280,7 @@ fn useless_ca_files_are_named() -> io::Result<()> {
     for (name, expected) in cases {
         let path = folder.path().join(name);
         let (mut target, broker) = broker(drain);
-        target.tls = Some(TlsOptions {
-            ca: CaSource::File(path.clone()),
-            server_name: None,
-        });
+        target.tls = Some(TlsOptions { ca: CaSource::File(path.clone()), server_name: None });
         let (code, detail) = Host::new().failure(target);
         assert_eq!(code, expected, "{name}: {detail}");
         assert!(detail.contains(path.to_str().unwrap()), "{detail}");
@@ -336,10 +293,7 @@ fn useless_ca_files_are_named() -> io::Result<()> {
 #[test]
 fn the_system_store_trusts_no_stranger() {
     let server = Authority::new("stranger").server("127.0.0.1", 2020, 2090);
-    let options = TlsOptions {
-        ca: CaSource::System,
-        server_name: None,
-    };
+    let options = TlsOptions { ca: CaSource::System, server_name: None };
     let (code, detail) = refusal(server, Some(options));
     let expected = ["tls_unknown_issuer", "tls_ca_empty", "tls_ca_unreadable"];
     assert!(expected.contains(&code), "{code}: {detail}");

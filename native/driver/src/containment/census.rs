@@ -74,9 +74,7 @@ pub(super) fn read(pid: RawPid) -> Option<Process> {
 /// parenthesis.
 fn parse(pid: RawPid, line: &[u8]) -> Option<Process> {
     let close = line.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = std::str::from_utf8(&line[close + 1..])
-        .ok()?
-        .split_ascii_whitespace();
+    let mut fields = std::str::from_utf8(&line[close + 1..]).ok()?.split_ascii_whitespace();
     let dead = matches!(fields.next()?, "Z" | "X" | "x");
     let parent = fields.next()?.parse().ok()?;
     let session = fields.nth(1)?.parse().ok()?;
@@ -84,12 +82,7 @@ fn parse(pid: RawPid, line: &[u8]) -> Option<Process> {
     let threads: u32 = fields.nth(13)?.parse().ok()?;
     let start = fields.nth(1)?.parse().ok()?;
     let alive = !dead || threads > 1;
-    Some(Process {
-        identity: Identity { pid, start },
-        parent,
-        session,
-        alive,
-    })
+    Some(Process { identity: Identity { pid, start }, parent, session, alive })
 }
 
 /// Every process that can be seen, dead ones included, except this one and its ancestors.
@@ -171,15 +164,9 @@ mod tests {
     #[test]
     fn a_reused_pid_is_not_hit() {
         let (mut child, seen) = child();
-        let stale = Identity {
-            start: seen.start.wrapping_sub(1),
-            ..seen
-        };
+        let stale = Identity { start: seen.start.wrapping_sub(1), ..seen };
         assert!(stale.signal(Signal::KILL).is_none());
-        assert!(
-            child.try_wait().expect("a child").is_none(),
-            "the new owner of the pid lives"
-        );
+        assert!(child.try_wait().expect("a child").is_none(), "the new owner of the pid lives");
         assert!(seen.signal(Signal::KILL).is_some());
         child.wait().expect("a child");
     }
@@ -189,10 +176,7 @@ mod tests {
     fn the_dead_are_not_signalled() {
         let (mut child, seen) = child();
         let pidfd = seen.signal(Signal::KILL).expect("a live process");
-        let mut polled = [rustix::event::PollFd::new(
-            &pidfd,
-            rustix::event::PollFlags::IN,
-        )];
+        let mut polled = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
         rustix::event::poll(&mut polled, None).expect("its end");
         assert!(!read(seen.pid).expect("a zombie").alive);
         assert!(seen.signal(Signal::KILL).is_none(), "a zombie");
@@ -205,10 +189,7 @@ mod tests {
     fn a_hostile_name_is_skipped() {
         let line = b"7 (a) Z 1 1 1 (x) S 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 1 20 99 0";
         let process = parse(7, line).expect("a process");
-        assert_eq!(
-            (process.parent, process.session, process.alive),
-            (3, 5, true)
-        );
+        assert_eq!((process.parent, process.session, process.alive), (3, 5, true));
         assert_eq!(process.identity, Identity { pid: 7, start: 99 });
     }
 

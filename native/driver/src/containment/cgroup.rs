@@ -31,29 +31,11 @@ struct Brake {
 /// Version 1 hierarchies in order of preference. `pids` needs no thawing; a named hierarchy has no
 /// brake at all. Hierarchies that change what a process may use (cpu, cpuset) are left alone.
 const FIRST_VERSION: [(&str, Option<Brake>); 3] = [
-    (
-        "pids",
-        Some(Brake {
-            file: "pids.max",
-            on: "0",
-            off: "0",
-        }),
-    ),
-    (
-        "freezer",
-        Some(Brake {
-            file: "freezer.state",
-            on: "FROZEN",
-            off: "THAWED",
-        }),
-    ),
+    ("pids", Some(Brake { file: "pids.max", on: "0", off: "0" })),
+    ("freezer", Some(Brake { file: "freezer.state", on: "FROZEN", off: "THAWED" })),
     ("name=systemd", None),
 ];
-const SECOND_VERSION: Brake = Brake {
-    file: "cgroup.freeze",
-    on: "1",
-    off: "0",
-};
+const SECOND_VERSION: Brake = Brake { file: "cgroup.freeze", on: "1", off: "0" };
 
 /// A place below which this instance may make groups.
 #[derive(Debug)]
@@ -74,11 +56,7 @@ impl Hierarchy {
             let _ = fs::remove_dir(&base);
             return None;
         }
-        Some(Hierarchy {
-            base,
-            brake: Some(SECOND_VERSION),
-            tier: Tier::CgroupV2,
-        })
+        Some(Hierarchy { base, brake: Some(SECOND_VERSION), tier: Tier::CgroupV2 })
     }
 
     /// The best hierarchy of version 1 whose tree is writable.
@@ -87,11 +65,7 @@ impl Hierarchy {
         FIRST_VERSION.iter().find_map(|(controller, brake)| {
             let own = own_directory(&mounts, &membership, controller)?;
             let base = writable_base(&own, instance)?;
-            Some(Hierarchy {
-                base,
-                brake: *brake,
-                tier: Tier::CgroupV1,
-            })
+            Some(Hierarchy { base, brake: *brake, tier: Tier::CgroupV1 })
         })
     }
 
@@ -197,10 +171,7 @@ fn children(group: &Path) -> Vec<PathBuf> {
 /// A directory for this instance below `own`, when processes can be moved into it.
 fn writable_base(own: &Path, instance: &str) -> Option<PathBuf> {
     // Moving needs the right to write to the common ancestor too, which is our own group.
-    fs::OpenOptions::new()
-        .write(true)
-        .open(own.join("cgroup.procs"))
-        .ok()?;
+    fs::OpenOptions::new().write(true).open(own.join("cgroup.procs")).ok()?;
     let base = own.join(format!("limpet-{instance}"));
     match fs::create_dir(&base) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => None,
@@ -229,9 +200,7 @@ fn own_directory(mounts: &str, membership: &str, controller: &str) -> Option<Pat
         (fits && !point.contains('\\')).then_some((root, point))
     })?;
     let below = Path::new(path).strip_prefix(root).ok();
-    let own = below
-        .map(|below| Path::new(point).join(below))
-        .filter(|own| own.is_dir());
+    let own = below.map(|below| Path::new(point).join(below)).filter(|own| own.is_dir());
     Some(own.unwrap_or_else(|| PathBuf::from(point)))
 }
 
@@ -241,11 +210,7 @@ fn membership() -> Option<String> {
 
 fn read_table(path: impl AsRef<Path>) -> Option<String> {
     let mut table = String::new();
-    File::open(path)
-        .ok()?
-        .take(TABLE_BYTES)
-        .read_to_string(&mut table)
-        .ok()?;
+    File::open(path).ok()?.take(TABLE_BYTES).read_to_string(&mut table).ok()?;
     Some(table)
 }
 

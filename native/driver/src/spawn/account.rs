@@ -49,30 +49,19 @@ fn find(user: &str, passwd: &str, group: &str) -> Option<Account> {
     if uid == u32::MAX || gid == u32::MAX {
         return None;
     }
-    let others = group
-        .lines()
-        .filter_map(parse_group)
-        .filter(|&(other, members)| {
-            other != gid && !name.is_empty() && members.split(',').any(|member| member == name)
-        });
+    let others = group.lines().filter_map(parse_group).filter(|&(other, members)| {
+        other != gid && !name.is_empty() && members.split(',').any(|member| member == name)
+    });
     let groups = std::iter::once(gid).chain(others.map(|(other, _)| other));
     let groups = groups.take(GROUPS_MAX).map(Gid::from_raw).collect();
-    Some(Account {
-        uid: Uid::from_raw(uid),
-        gid: Gid::from_raw(gid),
-        groups,
-    })
+    Some(Account { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), groups })
 }
 
 /// `name:password:uid:gid:...`
 fn parse_user(line: &str) -> Option<(&str, u32, u32)> {
     let mut fields = line.split(':');
     let name = fields.next().filter(|name| !name.is_empty())?;
-    Some((
-        name,
-        fields.nth(1)?.parse().ok()?,
-        fields.next()?.parse().ok()?,
-    ))
+    Some((name, fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 /// `name:password:gid:member,member`
@@ -84,14 +73,9 @@ fn parse_group(line: &str) -> Option<(u32, &str)> {
 
 fn read_file(path: &str) -> io::Result<String> {
     let mut text = Vec::new();
-    File::open(path)?
-        .take(FILE_BYTES + 1)
-        .read_to_end(&mut text)?;
+    File::open(path)?.take(FILE_BYTES + 1).read_to_end(&mut text)?;
     if text.len() as u64 > FILE_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("{path} is above 1 MiB"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{path} is above 1 MiB")));
     }
     Ok(String::from_utf8_lossy(&text).into_owned())
 }
@@ -107,10 +91,7 @@ mod tests {
     fn ids(user: &str) -> Option<(u32, Vec<u32>)> {
         find(user, PASSWD, GROUP).map(|account| {
             assert_eq!(account.groups[0], account.gid);
-            (
-                account.uid.as_raw(),
-                account.groups.iter().map(|gid| gid.as_raw()).collect(),
-            )
+            (account.uid.as_raw(), account.groups.iter().map(|gid| gid.as_raw()).collect())
         })
     }
 
@@ -127,17 +108,7 @@ mod tests {
     /// Nobody else is taken instead of an unknown user, and no number means "as you are".
     #[test]
     fn unknown_users_are_nobody() {
-        for user in [
-            "an",
-            "",
-            "broken",
-            "bob",
-            "-1",
-            "+7",
-            "4294967295",
-            "last",
-            "4294967296",
-        ] {
+        for user in ["an", "", "broken", "bob", "-1", "+7", "4294967295", "last", "4294967296"] {
             assert_eq!(ids(user), None, "{user}");
         }
     }

@@ -73,19 +73,13 @@ impl Strings {
     pub fn new(owned: Vec<CString>) -> Strings {
         let ends = [std::ptr::null()];
         let pointers = owned.iter().map(|text| text.as_ptr()).chain(ends).collect();
-        Strings {
-            _owned: owned,
-            pointers,
-        }
+        Strings { _owned: owned, pointers }
     }
 }
 
 type SignalSet = [u64; 16];
-const SIG_SETMASK: c_int = if cfg!(any(target_arch = "mips", target_arch = "mips64")) {
-    3
-} else {
-    2
-};
+const SIG_SETMASK: c_int =
+    if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 3 } else { 2 };
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
 const CLOSE_RANGE_CLOEXEC: c_int = 4;
@@ -126,18 +120,9 @@ pub(super) fn follow(command: &mut Command, plan: Plan) {
 pub(super) fn stage_of(error: &io::Error) -> (Option<Stage>, io::Error) {
     use Stage::{Containment, Descriptors, Directory, Execute, Parent, Privileges, Session, User};
     let raw = error.raw_os_error().unwrap_or_default();
-    let stage = [
-        Session,
-        Containment,
-        Descriptors,
-        User,
-        Directory,
-        Privileges,
-        Parent,
-        Execute,
-    ]
-    .into_iter()
-    .find(|&stage| stage as i32 == raw >> STAGE_SHIFT);
+    let stage = [Session, Containment, Descriptors, User, Directory, Privileges, Parent, Execute]
+        .into_iter()
+        .find(|&stage| stage as i32 == raw >> STAGE_SHIFT);
     let errno = raw & ((1 << STAGE_SHIFT) - 1);
     (stage, io::Error::from_raw_os_error(errno))
 }
@@ -192,10 +177,7 @@ impl Plan {
         let found = fstat(held)?;
         // Its holder let go of 3 just before the fork: then it may be the pipe through which
         // errors of this function travel, which must not be overwritten.
-        #[allow(
-            clippy::unnecessary_cast,
-            reason = "their width depends on the architecture"
-        )]
+        #[allow(clippy::unnecessary_cast, reason = "their width depends on the architecture")]
         if (found.st_dev as u64, found.st_ino as u64) != self.occupant {
             return Err(Errno::AGAIN);
         }

@@ -21,10 +21,7 @@ use super::account::Account;
 pub(super) fn open(path: &Path, account: Option<&Account>) -> io::Result<OwnedFd> {
     let (Some(parent), Some(name), true) = (path.parent(), path.file_name(), path.is_absolute())
     else {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not an absolute path",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not an absolute path"));
     };
     let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
     let parent = openat(CWD, parent, flags | OFlags::PATH, Mode::empty())?;

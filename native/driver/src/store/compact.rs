@@ -39,34 +39,21 @@ pub(super) fn compact(
     target: &mut Segment,
     seal: Seal,
 ) -> io::Result<Compacted> {
-    let mut compacted = Compacted {
-        live: LiveSet::default(),
-        tail: RECORDS_START,
-        lost: 0,
-    };
+    let mut compacted = Compacted { live: LiveSet::default(), tail: RECORDS_START, lost: 0 };
     let (mut chunk, mut written, mut payload) = (Vec::new(), RECORDS_START, Vec::new());
     for entry in live.in_order() {
         let gap = match entry {
             Entry::Gap(gap) => gap,
             Entry::Record { task, seq, place } => {
                 if source.read(task, seq, place, &mut payload)? {
-                    encode_record(
-                        &mut chunk,
-                        (task, seq, place.kind),
-                        &[&payload],
-                        seal.seed(),
-                    );
+                    encode_record(&mut chunk, (task, seq, place.kind), &[&payload], seal.seed());
                     compacted.keep(task, seq, place);
                     written = flush_full(&mut chunk, written, target)?;
                     continue;
                 }
                 compacted.lost += 1;
                 let bytes = record_bytes(u64::from(place.length));
-                Gap {
-                    first_lost: seq,
-                    next_seq: seq + 1,
-                    bytes,
-                }
+                Gap { first_lost: seq, next_seq: seq + 1, bytes }
             }
         };
         chunk.extend_from_slice(&Header::Gap(gap).encode(seal.seed()));
@@ -76,10 +63,7 @@ pub(super) fn compact(
     chunk.extend_from_slice(&END_MARK);
     target.file.write_at(&chunk, written)?;
     target.file.sync()?;
-    target.seal(Seal {
-        sealed_end: compacted.tail,
-        ..seal
-    })?;
+    target.seal(Seal { sealed_end: compacted.tail, ..seal })?;
     Ok(compacted)
 }
 
@@ -95,14 +79,7 @@ fn flush_full(chunk: &mut Vec<u8>, written: u64, target: &Segment) -> io::Result
 
 impl Compacted {
     fn keep(&mut self, task: u64, seq: u64, place: Place) {
-        self.live.insert(
-            task,
-            seq,
-            Place {
-                offset: self.tail as u32,
-                ..place
-            },
-        );
+        self.live.insert(task, seq, Place { offset: self.tail as u32, ..place });
         self.tail += record_bytes(u64::from(place.length));
     }
 }
@@ -130,13 +107,7 @@ impl Source<'_> {
             self.file.read_at(payload, offset + HEADER_BYTES)?;
         }
         let (length, payload_crc) = (place.length, crc::extend(0, payload));
-        let expected = Header::Record {
-            task,
-            seq,
-            kind: place.kind,
-            length,
-            payload_crc,
-        };
+        let expected = Header::Record { task, seq, kind: place.kind, length, payload_crc };
         Ok(Header::decode(&header, self.seed) == Some(expected))
     }
 }

@@ -26,9 +26,9 @@ const fn table() -> [u32; 256] {
 
 /// Continues `crc` (0 to begin) over `bytes`: `extend(extend(0, a), b)` is the sum of `a` then `b`.
 pub(super) fn extend(crc: u32, bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!crc, |crc, byte| {
-        (crc >> 8) ^ TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)]
-    })
+    !bytes
+        .iter()
+        .fold(!crc, |crc, byte| (crc >> 8) ^ TABLE[usize::from(crc.to_le_bytes()[0] ^ byte)])
 }
 
 #[cfg(test)]
@@ -45,9 +45,6 @@ mod tests {
 
     #[test]
     fn sums_in_pieces_like_in_one() {
-        assert_eq!(
-            extend(extend(0, b"1234"), b"56789"),
-            extend(0, b"123456789")
-        );
+        assert_eq!(extend(extend(0, b"1234"), b"56789"), extend(0, b"123456789"));
     }
 }

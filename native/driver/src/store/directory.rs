@@ -30,20 +30,13 @@ pub(super) struct Survey {
 
 /// Opens every segment and tells the active one; refuses what is not ours to touch.
 pub(super) fn survey(disk: &dyn Disk, path: &Path, writable: bool) -> Result<Survey, StoreError> {
-    let refused = if writable {
-        StoreError::refused
-    } else {
-        StoreError::io
-    };
+    let refused = if writable { StoreError::refused } else { StoreError::io };
     let mut survey = Survey::default();
     for number in numbers(disk, path)? {
         let path = path.join(name_of(number));
-        let file = disk
-            .open(&path, writable)
-            .map_err(|cause| refused("open", &path, cause))?;
+        let file = disk.open(&path, writable).map_err(|cause| refused("open", &path, cause))?;
         if writable {
-            file.settle()
-                .map_err(|cause| StoreError::io("sync", &path, cause))?;
+            file.settle().map_err(|cause| StoreError::io("sync", &path, cause))?;
         }
         let inspected = segment::inspect(number, file);
         match inspected.map_err(|cause| StoreError::io("read", &path, cause))? {
@@ -53,10 +46,7 @@ pub(super) fn survey(disk: &dyn Disk, path: &Path, writable: bool) -> Result<Sur
             }
             Inspected::Damaged(bytes) => survey.damaged.push((number, bytes)),
             Inspected::Segment(segment) => {
-                let highest = survey
-                    .active
-                    .as_ref()
-                    .map_or(0, |active| active.seal.generation);
+                let highest = survey.active.as_ref().map_or(0, |active| active.seal.generation);
                 if segment.seal.generation > highest {
                     survey.others.extend(survey.active.replace(segment));
                 } else {
@@ -84,32 +74,20 @@ impl Directory {
         let mut used = numbers(&*disk, path)?;
         let lock_path = path.join("lock");
         let lock = disk.lock(&lock_path).map_err(|cause| match cause.kind() {
-            io::ErrorKind::WouldBlock => StoreError::Locked {
-                path: lock_path.clone(),
-            },
+            io::ErrorKind::WouldBlock => StoreError::Locked { path: lock_path.clone() },
             _ => StoreError::refused("lock", &lock_path, cause),
         })?;
         for name in names(&*disk, path)? {
             if name.ends_with(".new") {
                 let path = path.join(name);
-                disk.remove(&path)
-                    .map_err(|cause| StoreError::refused("remove", &path, cause))?;
+                disk.remove(&path).map_err(|cause| StoreError::refused("remove", &path, cause))?;
             }
         }
         // An earlier process may have died between making a name and making it durable.
-        disk.sync_directory(path)
-            .map_err(|cause| StoreError::refused("sync", path, cause))?;
+        disk.sync_directory(path).map_err(|cause| StoreError::refused("sync", path, cause))?;
         used.extend(numbers(&*disk, &path.join(QUARANTINE)).unwrap_or_default());
-        let next_number = used
-            .into_iter()
-            .max()
-            .map_or(1, |highest| highest.saturating_add(1));
-        Ok(Directory {
-            disk,
-            path: path.to_path_buf(),
-            next_number,
-            _lock: lock,
-        })
+        let next_number = used.into_iter().max().map_or(1, |highest| highest.saturating_add(1));
+        Ok(Directory { disk, path: path.to_path_buf(), next_number, _lock: lock })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -130,17 +108,11 @@ impl Directory {
         loop {
             let number = self.next_number;
             self.next_number = number.saturating_add(1);
-            let (unfinished, path) = (
-                self.path.join(format!("{number:08}.new")),
-                self.path_of(number),
-            );
+            let (unfinished, path) =
+                (self.path.join(format!("{number:08}.new")), self.path_of(number));
             let cause = match self.fill(&unfinished, &path, segment_bytes) {
                 Ok(file) => {
-                    return Ok(Segment {
-                        number,
-                        file,
-                        seal: Seal::blank(segment_bytes),
-                    });
+                    return Ok(Segment { number, file, seal: Seal::blank(segment_bytes) });
                 }
                 Err(cause) => cause,
             };
@@ -150,10 +122,7 @@ impl Directory {
             match cause.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                     if !self.drop_evidence(0).unwrap_or(false) {
-                        return Err(StoreError::NoSpace {
-                            path,
-                            segment_bytes,
-                        });
+                        return Err(StoreError::NoSpace { path, segment_bytes });
                     }
                 }
                 _ => return Err(StoreError::refused("create segment", &path, cause)),
@@ -192,9 +161,7 @@ impl Directory {
     /// Removes a segment.
     pub(super) fn remove(&self, number: u32) -> Result<(), StoreError> {
         let path = self.path_of(number);
-        self.disk
-            .remove(&path)
-            .map_err(|cause| StoreError::refused("remove", &path, cause))
+        self.disk.remove(&path).map_err(|cause| StoreError::refused("remove", &path, cause))
     }
 
     /// Removes the oldest segment in quarantine if there are more than `keep`; says whether.
@@ -222,9 +189,7 @@ fn make_directory(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
             .map_err(|cause| StoreError::refused("create directory", path, cause)),
         Err(cause) => match cause.kind() {
             io::ErrorKind::AlreadyExists => Ok(()),
-            io::ErrorKind::NotFound => Err(StoreError::MissingParent {
-                path: path.to_path_buf(),
-            }),
+            io::ErrorKind::NotFound => Err(StoreError::MissingParent { path: path.to_path_buf() }),
             _ => Err(StoreError::refused("create directory", path, cause)),
         },
     }
@@ -232,19 +197,15 @@ fn make_directory(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
 
 fn names(disk: &dyn Disk, path: &Path) -> Result<Vec<String>, StoreError> {
     disk.list(path).map_err(|cause| match cause.kind() {
-        io::ErrorKind::NotADirectory => StoreError::NotADirectory {
-            path: path.to_path_buf(),
-        },
+        io::ErrorKind::NotADirectory => StoreError::NotADirectory { path: path.to_path_buf() },
         _ => StoreError::io("list", path, cause),
     })
 }
 
 /// Numbers of the segments in a directory, ascending.
 fn numbers(disk: &dyn Disk, path: &Path) -> Result<Vec<u32>, StoreError> {
-    let mut numbers: Vec<u32> = names(disk, path)?
-        .iter()
-        .filter_map(|name| number_of(name))
-        .collect();
+    let mut numbers: Vec<u32> =
+        names(disk, path)?.iter().filter_map(|name| number_of(name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

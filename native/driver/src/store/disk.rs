@@ -59,32 +59,18 @@ impl Disk for FileSystem {
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send>> {
         let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path)?;
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(path)?;
         flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(file))
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut options = OpenOptions::new();
-        Ok(Box::new(
-            options
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(path)?,
-        ))
+        Ok(Box::new(options.read(true).write(true).create_new(true).mode(0o600).open(path)?))
     }
 
     fn open(&self, path: &Path, writable: bool) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(
-            OpenOptions::new().read(true).write(writable).open(path)?,
-        ))
+        Ok(Box::new(OpenOptions::new().read(true).write(writable).open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

@@ -94,11 +94,7 @@ pub enum StoreError {
 impl StoreError {
     /// An operation that failed for a cause of its own.
     pub(super) fn io(verb: &'static str, path: &Path, cause: io::Error) -> StoreError {
-        StoreError::Io {
-            verb,
-            path: path.to_path_buf(),
-            cause,
-        }
+        StoreError::Io { verb, path: path.to_path_buf(), cause }
     }
 
     /// A write that the place itself refuses, if that is what the cause says.
@@ -171,10 +167,7 @@ impl StoreError {
                 let cause = format!("format version {version} is newer than this limpet");
                 ("read segment", Some(path), cause + " (left untouched)")
             }
-            Self::NoSpace {
-                path,
-                segment_bytes,
-            } => {
+            Self::NoSpace { path, segment_bytes } => {
                 let cause = format!("no space for its {segment_bytes} bytes (free some)");
                 ("create segment", Some(path), cause)
             }
@@ -187,18 +180,12 @@ impl StoreError {
                 let cause = format!("{live_bytes} live bytes leave no room (not written)");
                 ("append record", None, cause)
             }
-            Self::Io { verb, path, cause } => (
-                verb,
-                Some(path),
-                format!("{cause} (nothing committed is lost)"),
-            ),
+            Self::Io { verb, path, cause } => {
+                (verb, Some(path), format!("{cause} (nothing committed is lost)"))
+            }
             Self::Failed { path, cause } => {
                 let cause = format!("two segments failed, the last one at {cause}");
-                (
-                    "write journal",
-                    Some(path),
-                    cause + " (what was committed stays)",
-                )
+                ("write journal", Some(path), cause + " (what was committed stays)")
             }
         }
     }
@@ -235,16 +222,10 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { task, seq } => {
-                write!(
-                    f,
-                    "cannot read record {seq} of task {task}: not in the journal (skipped)"
-                )
+                write!(f, "cannot read record {seq} of task {task}: not in the journal (skipped)")
             }
             Self::Damaged { task, seq } => {
-                write!(
-                    f,
-                    "cannot read record {seq} of task {task}: wrong checksum (skipped)"
-                )
+                write!(f, "cannot read record {seq} of task {task}: wrong checksum (skipped)")
             }
             Self::Io { cause } => write!(f, "cannot read record: {cause} (skipped)"),
         }

@@ -116,11 +116,7 @@ impl FaultyDisk {
         let mut world = self.world();
         let index = world.names[path];
         let (now, durable) = (bytes.to_vec(), bytes.to_vec());
-        world.files[index] = Contents {
-            now,
-            durable,
-            pending: Vec::new(),
-        };
+        world.files[index] = Contents { now, durable, pending: Vec::new() };
     }
 
     pub(super) fn get(&self, path: &Path) -> Vec<u8> {
@@ -133,12 +129,7 @@ impl FaultyDisk {
         let world = self.world();
         let (names, files) = (world.names.clone(), world.files.clone());
         let durable_names = names.clone();
-        FaultyDisk(Arc::new(Mutex::new(World {
-            files,
-            names,
-            durable_names,
-            ..World::default()
-        })))
+        FaultyDisk(Arc::new(Mutex::new(World { files, names, durable_names, ..World::default() })))
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -149,9 +140,7 @@ impl FaultyDisk {
     fn call(&self, changes: bool) -> (MutexGuard<'_, World>, io::Result<()>) {
         let mut world = self.world();
         world.calls += 1;
-        let fails = world
-            .failing
-            .is_some_and(|(a, b)| (a..=b).contains(&world.calls));
+        let fails = world.failing.is_some_and(|(a, b)| (a..=b).contains(&world.calls));
         let concerned =
             |kind: &io::ErrorKind| changes || matches!(*kind, io::ErrorKind::Other | POWER_GONE);
         let kind = world.kind.filter(|kind| fails && concerned(kind));
@@ -168,10 +157,7 @@ impl FaultyDisk {
     }
 
     fn file(&self, index: usize) -> Box<dyn DiskFile> {
-        Box::new(FaultyFile {
-            disk: self.clone(),
-            index,
-        })
+        Box::new(FaultyFile { disk: self.clone(), index })
     }
 }
 
@@ -192,22 +178,17 @@ fn unless_off(allowed: &io::Result<()>) -> io::Result<()> {
 
 impl Disk for FaultyDisk {
     fn make_directory(&self, path: &Path) -> io::Result<()> {
-        self.change_names(
-            |world| match world.names.insert(path.to_path_buf(), usize::MAX) {
-                Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
-                None => Ok(()),
-            },
-        )
+        self.change_names(|world| match world.names.insert(path.to_path_buf(), usize::MAX) {
+            Some(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            None => Ok(()),
+        })
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let (world, allowed) = self.call(false);
         allowed?;
         world.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        let inside = world
-            .names
-            .keys()
-            .filter(|name| name.parent() == Some(path));
+        let inside = world.names.keys().filter(|name| name.parent() == Some(path));
         let names = inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_owned()));
         Ok(names.collect())
     }
@@ -215,10 +196,7 @@ impl Disk for FaultyDisk {
     fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send>> {
         let (mut world, allowed) = self.call(true);
         allowed?;
-        assert!(
-            !std::mem::replace(&mut world.locked, true),
-            "one store at a time"
-        );
+        assert!(!std::mem::replace(&mut world.locked, true), "one store at a time");
         Ok(Box::new(Lock(self.clone())))
     }
 
@@ -250,11 +228,7 @@ impl Disk for FaultyDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.change_names(|world| {
-            world
-                .names
-                .remove(path)
-                .map(drop)
-                .ok_or(io::ErrorKind::NotFound.into())
+            world.names.remove(path).map(drop).ok_or(io::ErrorKind::NotFound.into())
         })
     }
 
@@ -278,9 +252,7 @@ impl DiskFile for FaultyFile {
         let (world, allowed) = self.disk.call(false);
         allowed?;
         let (now, from) = (&world.files[self.index].now, offset as usize);
-        let found = now
-            .get(from..from + bytes.len())
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let found = now.get(from..from + bytes.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         bytes.copy_from_slice(found);
         Ok(())
     }
@@ -289,11 +261,7 @@ impl DiskFile for FaultyFile {
         let (mut world, allowed) = self.disk.call(true);
         unless_off(&allowed)?;
         // A write that fails has done half of its work.
-        let bytes = if allowed.is_err() {
-            &bytes[..bytes.len() / 2]
-        } else {
-            bytes
-        };
+        let bytes = if allowed.is_err() { &bytes[..bytes.len() / 2] } else { bytes };
         let file = &mut world.files[self.index];
         write(&mut file.now, offset as usize, bytes);
         file.pending.push((offset as usize, bytes.to_vec()));

@@ -69,11 +69,7 @@ impl LiveSet {
 
     /// Forgets the gaps that no living task can span: those before the oldest one began.
     pub(super) fn forget_settled_gaps(&mut self) {
-        let oldest = self
-            .places
-            .range((1, 0)..)
-            .next()
-            .map_or(u64::MAX, |((task, _), _)| *task);
+        let oldest = self.places.range((1, 0)..).next().map_or(u64::MAX, |((task, _), _)| *task);
         let before = self.gaps.len();
         self.gaps.retain(|_, gap| gap.next_seq > oldest);
         self.bytes -= HEADER_BYTES * (before - self.gaps.len()) as u64;
@@ -81,9 +77,7 @@ impl LiveSet {
 
     /// The live records of a task, in order.
     pub(super) fn records(&self, task: u64) -> impl Iterator<Item = (u64, Place)> + '_ {
-        self.places
-            .range(of_task(task))
-            .map(|(&(_, seq), &place)| (seq, place))
+        self.places.range(of_task(task)).map(|(&(_, seq), &place)| (seq, place))
     }
 
     /// Everything alive in the order of the numbers.
@@ -106,10 +100,7 @@ impl LiveSet {
     }
 
     fn remove(&mut self, key: (u64, u64)) {
-        let place = self
-            .places
-            .remove(&key)
-            .expect("the caller has just seen it");
+        let place = self.places.remove(&key).expect("the caller has just seen it");
         self.bytes -= record_bytes(u64::from(place.length));
     }
 }

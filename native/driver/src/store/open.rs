@@ -36,27 +36,15 @@ impl Store {
         options: &Options,
         visit: &mut dyn FnMut(Recovered<'_>),
     ) -> Result<(Store, OpenReport), StoreError> {
-        let &Options {
-            segment_bytes,
-            instance,
-        } = options;
+        let &Options { segment_bytes, instance } = options;
         if !allowed_size(segment_bytes) {
-            return Err(StoreError::SegmentBytes {
-                given: segment_bytes,
-            });
+            return Err(StoreError::SegmentBytes { given: segment_bytes });
         }
         let mut directory = Directory::open(disk, dir)?;
-        let Survey {
-            active,
-            others,
-            damaged,
-        } = directory.survey()?;
+        let Survey { active, others, damaged } = directory.survey()?;
         let recovered = recover(active.as_ref(), &damaged, visit);
-        let Recovery {
-            live,
-            tail,
-            records,
-        } = recovered.map_err(|cause| StoreError::io("read journal", dir, cause))?;
+        let Recovery { live, tail, records } =
+            recovered.map_err(|cause| StoreError::io("read journal", dir, cause))?;
         if RECORDS_START + live.bytes() + HEADER_BYTES > segment_bytes {
             let (path, live_bytes) = (dir.to_path_buf(), live.bytes());
             return Err(StoreError::SegmentTooSmall { path, live_bytes });
@@ -160,15 +148,10 @@ fn take_spare(
 /// # Errors
 /// Refuses what [`Store::open`] refuses to read.
 pub fn scan(dir: &Path, visit: &mut dyn FnMut(Recovered<'_>)) -> Result<OpenReport, StoreError> {
-    let Survey {
-        active, damaged, ..
-    } = directory::survey(&FileSystem, dir, false)?;
+    let Survey { active, damaged, .. } = directory::survey(&FileSystem, dir, false)?;
     let recovered = recover(active.as_ref(), &damaged, visit);
-    let Recovery {
-        live,
-        tail,
-        records,
-    } = recovered.map_err(|cause| StoreError::io("read journal", dir, cause))?;
+    let Recovery { live, tail, records } =
+        recovered.map_err(|cause| StoreError::io("read journal", dir, cause))?;
     Ok(OpenReport {
         created: false,
         records,

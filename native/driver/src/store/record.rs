@@ -42,13 +42,7 @@ pub const fn record_bytes(payload_bytes: u64) -> u64 {
 /// What lies at a place in a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Header {
-    Record {
-        task: u64,
-        seq: u64,
-        kind: u8,
-        length: u32,
-        payload_crc: u32,
-    },
+    Record { task: u64, seq: u64, kind: u8, length: u32, payload_crc: u32 },
     Gap(Gap),
 }
 
@@ -79,13 +73,9 @@ impl Header {
 
     pub(super) fn encode(&self, seed: u32) -> [u8; HEADER] {
         let (kind, flags, length, task, seq, payload_crc) = match *self {
-            Header::Record {
-                task,
-                seq,
-                kind,
-                length,
-                payload_crc,
-            } => (kind, 0, length, task, seq, payload_crc),
+            Header::Record { task, seq, kind, length, payload_crc } => {
+                (kind, 0, length, task, seq, payload_crc)
+            }
             Header::Gap(gap) => {
                 let bytes = u32::try_from(gap.bytes).unwrap_or(u32::MAX);
                 (0, FLAG_GAP, bytes, gap.next_seq, gap.first_lost, 0)
@@ -121,11 +111,9 @@ impl Header {
                 length,
                 payload_crc: u32_at(bytes, 24),
             }),
-            FLAG_GAP if task > seq => Some(Header::Gap(Gap {
-                first_lost: seq,
-                next_seq: task,
-                bytes: u64::from(length),
-            })),
+            FLAG_GAP if task > seq => {
+                Some(Header::Gap(Gap { first_lost: seq, next_seq: task, bytes: u64::from(length) }))
+            }
             _ => None,
         }
     }
@@ -139,18 +127,9 @@ pub(super) fn encode_record(
     seed: u32,
 ) {
     let length: usize = payload.iter().map(|part| part.len()).sum();
-    assert!(
-        length as u64 <= PAYLOAD_BYTES_MAX,
-        "the caller checks the length"
-    );
+    assert!(length as u64 <= PAYLOAD_BYTES_MAX, "the caller checks the length");
     let payload_crc = payload.iter().fold(0, |sum, part| crc::extend(sum, part));
-    let header = Header::Record {
-        task,
-        seq,
-        kind,
-        length: length as u32,
-        payload_crc,
-    };
+    let header = Header::Record { task, seq, kind, length: length as u32, payload_crc };
     buffer.extend_from_slice(&header.encode(seed));
     for part in payload {
         buffer.extend_from_slice(part);

@@ -40,34 +40,13 @@ impl Recovery {
     fn read(&mut self, active: &Segment, visit: &mut dyn FnMut(Recovered<'_>)) -> io::Result<()> {
         self.tail = active.walk(&mut |offset, found| {
             match found {
-                Recovered::Record {
-                    task,
-                    seq,
-                    kind,
-                    payload,
-                } => {
+                Recovered::Record { task, seq, kind, payload } => {
                     let (offset, length) = (offset as u32, payload.len() as u32);
-                    self.live.insert(
-                        task,
-                        seq,
-                        Place {
-                            offset,
-                            length,
-                            kind,
-                        },
-                    );
+                    self.live.insert(task, seq, Place { offset, length, kind });
                     self.records += 1;
                 }
-                Recovered::Gap {
-                    first_lost,
-                    next_seq,
-                    bytes,
-                } => {
-                    self.live.insert_gap(Gap {
-                        first_lost,
-                        next_seq,
-                        bytes,
-                    });
+                Recovered::Gap { first_lost, next_seq, bytes } => {
+                    self.live.insert_gap(Gap { first_lost, next_seq, bytes });
                 }
             }
             visit(found);
@@ -76,11 +55,7 @@ impl Recovery {
         let shortened = size < seal.segment_bytes;
         let ended = self.tail.torn_bytes == 0 && self.tail.offset + HEADER_BYTES <= size;
         if shortened && !ended {
-            self.lose(
-                seal.segment_bytes - self.tail.offset,
-                seal.sealed_seq,
-                visit,
-            );
+            self.lose(seal.segment_bytes - self.tail.offset, seal.sealed_seq, visit);
         } else if self.tail.offset < seal.sealed_end {
             self.lose(seal.sealed_end - self.tail.offset, seal.sealed_seq, visit);
         }
@@ -93,11 +68,7 @@ impl Recovery {
     fn lose(&mut self, bytes: u64, sealed_seq: u64, visit: &mut dyn FnMut(Recovered<'_>)) {
         let first_lost = self.tail.last_seq + 1;
         let next_seq = first_lost.max(sealed_seq) + SEGMENT_BYTES_MAX / HEADER_BYTES;
-        let gap = Gap {
-            first_lost,
-            next_seq,
-            bytes,
-        };
+        let gap = Gap { first_lost, next_seq, bytes };
         self.live.insert_gap(gap);
         visit(gap.into());
         self.tail.last_seq = next_seq - 1;

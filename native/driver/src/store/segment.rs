@@ -44,13 +44,7 @@ impl Seal {
     /// The header of a segment that holds nothing yet.
     pub(super) fn blank(segment_bytes: u64) -> Seal {
         let (sealed_end, sealed_seq) = (RECORDS_START, 0);
-        Seal {
-            generation: 0,
-            instance: 0,
-            segment_bytes,
-            sealed_end,
-            sealed_seq,
-        }
+        Seal { generation: 0, instance: 0, segment_bytes, sealed_end, sealed_seq }
     }
 
     /// What every record's sum in this segment begins with.
@@ -63,13 +57,8 @@ impl Seal {
         let mut bytes = [0; SEAL_BYTES];
         bytes[0..8].copy_from_slice(&MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        let fields = [
-            self.generation,
-            self.instance,
-            self.segment_bytes,
-            self.sealed_end,
-            self.sealed_seq,
-        ];
+        let fields =
+            [self.generation, self.instance, self.segment_bytes, self.sealed_end, self.sealed_seq];
         for (field, place) in fields.iter().zip(bytes[16..].chunks_exact_mut(8)) {
             place.copy_from_slice(&field.to_le_bytes());
         }
@@ -80,16 +69,10 @@ impl Seal {
 
     /// The seal and the version of the format it belongs to; only this version's fields mean much.
     fn decode(bytes: &[u8; SEAL_BYTES]) -> Option<(u32, Seal)> {
-        let word = |at: usize| {
-            bytes[at..]
-                .first_chunk()
-                .map_or(0, |word| u32::from_le_bytes(*word))
-        };
-        let long = |at: usize| {
-            bytes[at..]
-                .first_chunk()
-                .map_or(0, |long| u64::from_le_bytes(*long))
-        };
+        let word =
+            |at: usize| bytes[at..].first_chunk().map_or(0, |word| u32::from_le_bytes(*word));
+        let long =
+            |at: usize| bytes[at..].first_chunk().map_or(0, |long| u64::from_le_bytes(*long));
         if bytes[0..8] != MAGIC || word(12) != sum_of(bytes) {
             return None;
         }
@@ -130,10 +113,7 @@ pub(super) enum Inspected {
 pub(super) fn inspect(number: u32, file: Box<dyn DiskFile>) -> io::Result<Inspected> {
     let size = file.size()?;
     let (mut newest, mut ours): (Option<Seal>, bool) = (None, size < SEAL_BYTES as u64);
-    for offset in SEAL_OFFSETS
-        .into_iter()
-        .filter(|at| at + SEAL_BYTES as u64 <= size)
-    {
+    for offset in SEAL_OFFSETS.into_iter().filter(|at| at + SEAL_BYTES as u64 <= size) {
         let mut bytes = [0; SEAL_BYTES];
         file.read_at(&mut bytes, offset)?;
         // Zeros are what a file system leaves of a block it lost; another program's file has more.
@@ -187,11 +167,7 @@ fn write_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
 
 impl Tail {
     fn advance(&mut self, offset: u64, last_seq: u64, seal: &Seal) {
-        let sealed = if offset >= seal.sealed_end {
-            seal.sealed_seq
-        } else {
-            0
-        };
+        let sealed = if offset >= seal.sealed_end { seal.sealed_seq } else { 0 };
         (self.offset, self.last_seq) = (offset, last_seq.max(sealed));
     }
 }
@@ -225,13 +201,7 @@ impl Segment {
     pub(super) fn walk(&self, visit: &mut dyn FnMut(u64, Recovered<'_>)) -> io::Result<Tail> {
         let end = self.file.size()?.min(self.seal.segment_bytes);
         let (file, seed) = (&*self.file, self.seal.seed());
-        let mut window = Window {
-            file,
-            seed,
-            end,
-            start: 0,
-            bytes: Vec::new(),
-        };
+        let mut window = Window { file, seed, end, start: 0, bytes: Vec::new() };
         let mut tail = Tail::default();
         let mut offset = RECORDS_START;
         tail.advance(offset, 0, &self.seal);
@@ -245,29 +215,13 @@ impl Segment {
                 let (first_lost, next_seq) = (tail.last_seq + 1, header.seq());
                 if first_lost < next_seq {
                     let bytes = offset - tail.offset;
-                    visit(
-                        tail.offset,
-                        Gap {
-                            first_lost,
-                            next_seq,
-                            bytes,
-                        }
-                        .into(),
-                    );
+                    visit(tail.offset, Gap { first_lost, next_seq, bytes }.into());
                 }
             }
             let (found, last_seq) = match header {
-                Header::Record {
-                    task, seq, kind, ..
-                } => (
-                    Recovered::Record {
-                        task,
-                        seq,
-                        kind,
-                        payload,
-                    },
-                    seq,
-                ),
+                Header::Record { task, seq, kind, .. } => {
+                    (Recovered::Record { task, seq, kind, payload }, seq)
+                }
                 Header::Gap(gap) => (gap.into(), gap.next_seq - 1),
             };
             visit(offset, found);
@@ -280,18 +234,8 @@ impl Segment {
 }
 
 impl From<Gap> for Recovered<'_> {
-    fn from(
-        Gap {
-            first_lost,
-            next_seq,
-            bytes,
-        }: Gap,
-    ) -> Self {
-        Recovered::Gap {
-            first_lost,
-            next_seq,
-            bytes,
-        }
+    fn from(Gap { first_lost, next_seq, bytes }: Gap) -> Self {
+        Recovered::Gap { first_lost, next_seq, bytes }
     }
 }
 

@@ -39,26 +39,14 @@ fn journal() -> &'static Path {
 fn open(disk: &FaultyDisk, instance: u64) -> Result<(Store, Replay), StoreError> {
     let mut replay = Replay::default();
     let mut newest = 0;
-    let options = Options {
-        segment_bytes: SEGMENT_BYTES_MIN,
-        ..Options::new(instance)
-    };
+    let options = Options { segment_bytes: SEGMENT_BYTES_MIN, ..Options::new(instance) };
     let mut visit = |found: Recovered<'_>| match found {
-        Recovered::Record {
-            task,
-            seq,
-            kind,
-            payload,
-        } => {
+        Recovered::Record { task, seq, kind, payload } => {
             assert!(seq > newest, "records come in order");
             newest = seq;
             replay.records.insert((task, seq), (kind, payload.to_vec()));
         }
-        Recovered::Gap {
-            first_lost,
-            next_seq,
-            ..
-        } => {
+        Recovered::Gap { first_lost, next_seq, .. } => {
             assert!(newest < first_lost && first_lost < next_seq);
             newest = next_seq - 1;
             replay.gaps.push((first_lost, next_seq));
@@ -76,19 +64,12 @@ impl Model {
         self.instance += 1;
         let (mut store, replay) = open(disk, self.instance)?;
         self.check(&replay);
-        self.appended
-            .retain(|key, _| replay.records.contains_key(key));
+        self.appended.retain(|key, _| replay.records.contains_key(key));
         self.alive.retain(|key, _| replay.records.contains_key(key));
         self.committed = store.last_seq;
         self.gaps = replay.gaps;
         for &(task, _) in replay.records.keys() {
-            if task != 0
-                && self
-                    .alive
-                    .range((task, 0)..=(task, u64::MAX))
-                    .next()
-                    .is_none()
-            {
+            if task != 0 && self.alive.range((task, 0)..=(task, u64::MAX)).next().is_none() {
                 store.release(task, u64::MAX);
             }
         }
@@ -99,15 +80,9 @@ impl Model {
     fn check(&self, replay: &Replay) {
         let committed = |(_, seq): &(u64, u64)| *seq <= self.committed;
         for (key, record) in self.alive.iter().filter(|(key, _)| committed(key)) {
-            assert!(
-                replay.records.get(key) == Some(record),
-                "committed record {key:?} is there"
-            );
+            assert!(replay.records.get(key) == Some(record), "committed record {key:?} is there");
         }
-        let agent = self
-            .appended
-            .iter()
-            .filter(|(key, _)| key.0 == 0 && committed(key));
+        let agent = self.appended.iter().filter(|(key, _)| key.0 == 0 && committed(key));
         for ((_, seq), (kind, _)) in agent {
             let mut newer = replay.records.range((0, *seq)..=(0, u64::MAX));
             assert!(
@@ -116,10 +91,7 @@ impl Model {
             );
         }
         for (key, record) in &replay.records {
-            assert!(
-                self.appended.get(key) == Some(record),
-                "record {key:?} was written"
-            );
+            assert!(self.appended.get(key) == Some(record), "record {key:?} was written");
         }
         for gap in replay.gaps.iter().filter(|gap| !self.gaps.contains(gap)) {
             assert!(gap.0 > self.committed, "no committed record is lost");
@@ -176,10 +148,7 @@ fn run_failing(first: u64, length: u64, seed: u64) -> bool {
     let outcome = model.open(&disk).and_then(|mut store| {
         let outcome = model.work(&mut store, 12);
         if length == 0 {
-            assert!(
-                outcome.is_ok(),
-                "an open journal survives one failure: {outcome:?}"
-            );
+            assert!(outcome.is_ok(), "an open journal survives one failure: {outcome:?}");
         }
         outcome
     });
@@ -219,17 +188,13 @@ fn what_was_committed_or_handed_out_survives_kill_and_power_cut() {
             let off = dice.below(2) == 0;
             let kind = if off { POWER_GONE } else { ErrorKind::Other };
             disk.fail(1 + dice.below(150) as u64, u64::MAX, kind);
-            let _ = model
-                .open(&disk)
-                .and_then(|mut store| model.work(&mut store, 9));
+            let _ = model.open(&disk).and_then(|mut store| model.work(&mut store, 9));
             disk.recover();
             if off || dice.below(3) > 0 {
                 disk.cut_power(&mut dice);
             }
             let mut store = model.open(&disk).expect("the disk works again");
-            model
-                .work(&mut store, dice.below(9) as u64)
-                .expect("the disk works again");
+            model.work(&mut store, dice.below(9) as u64).expect("the disk works again");
             drop(store);
             disk.cut_power(&mut dice);
         }
@@ -257,11 +222,7 @@ fn small_journal(sealed: bool) -> (FaultyDisk, Replay, PathBuf) {
 }
 
 fn used_bytes(replay: &Replay) -> u64 {
-    replay
-        .records
-        .values()
-        .map(|(_, payload)| record_bytes(payload.len() as u64))
-        .sum()
+    replay.records.values().map(|(_, payload)| record_bytes(payload.len() as u64)).sum()
 }
 
 /// Opens a damaged journal: all records are there but `lost` of them, and whoever opens it once
@@ -269,32 +230,17 @@ fn used_bytes(replay: &Replay) -> u64 {
 fn check_damaged(disk: &FaultyDisk, sound: &Replay, lost: &[u64], sealed: bool, context: &str) {
     let (store, damaged) = open(disk, 3).expect(context);
     let expected: Records = sound.records.clone().into_iter().collect();
-    let expected = expected
-        .into_iter()
-        .filter(|((_, seq), _)| !lost.contains(seq));
-    assert!(
-        damaged.records == expected.collect(),
-        "{context}: the records that were not hit"
-    );
+    let expected = expected.into_iter().filter(|((_, seq), _)| !lost.contains(seq));
+    assert!(damaged.records == expected.collect(), "{context}: the records that were not hit");
     let torn = damaged.report.torn_bytes > 0 && !sealed && lost == [sound.report.last_seq];
     for seq in lost {
-        let told = damaged
-            .gaps
-            .iter()
-            .any(|(from, to)| (*from..*to).contains(seq));
+        let told = damaged.gaps.iter().any(|(from, to)| (*from..*to).contains(seq));
         assert!(told || torn, "{context}: the loss of record {seq} is told");
     }
-    assert_eq!(
-        damaged.gaps.is_empty(),
-        damaged.report.quarantined.is_empty(),
-        "{context}"
-    );
+    assert_eq!(damaged.gaps.is_empty(), damaged.report.quarantined.is_empty(), "{context}");
     drop(store);
     let (_, again) = open(disk, 4).expect(context);
-    assert!(
-        again.records == damaged.records && again.gaps == damaged.gaps,
-        "{context}: again"
-    );
+    assert!(again.records == damaged.records && again.gaps == damaged.gaps, "{context}: again");
 }
 
 /// Only the newest record, if no seal vouches for it, can pass for an unfinished write.
@@ -335,10 +281,7 @@ fn header_copies_are_renewed() {
 fn records_of_another_seal_do_not_pass() {
     let disk = FaultyDisk::default();
     let (mut store, _) = open(&disk, 1).expect("a new journal");
-    let other = Seal {
-        generation: store.active.seal.generation + 1,
-        ..store.active.seal
-    };
+    let other = Seal { generation: store.active.seal.generation + 1, ..store.active.seal };
     let mut forged = Vec::new();
     encode_record(&mut forged, (1, 9, 1), &[b"forged"], other.seed());
     store.append(1, 1, 1, &[&forged]).expect("room");
@@ -356,11 +299,7 @@ fn records_of_another_seal_do_not_pass() {
 
 /// The record whose header or payload covers a byte of the segment; padding is of no record.
 fn record_at(sound: &Replay, offset: u64) -> Option<u64> {
-    let mut in_order: Vec<_> = sound
-        .records
-        .iter()
-        .map(|((_, seq), (_, p))| (*seq, p))
-        .collect();
+    let mut in_order: Vec<_> = sound.records.iter().map(|((_, seq), (_, p))| (*seq, p)).collect();
     in_order.sort();
     let mut from = RECORDS_START;
     for (seq, payload) in in_order {
@@ -382,36 +321,23 @@ fn any_truncation_costs_only_what_it_cut_off() {
             let disk = disk.copied();
             disk.put(&active, &bytes[..size as usize]);
             let (_, cut) = open(&disk, 3).expect("a truncated journal opens");
-            assert!(
-                !cut.gaps.is_empty() || size >= used + HEADER_BYTES,
-                "{size} bytes"
-            );
+            assert!(!cut.gaps.is_empty() || size >= used + HEADER_BYTES, "{size} bytes");
             for ((task, seq), record) in &sound.records {
                 // The segment before the sealed one still has what it was copied from.
                 let kept = end_of(&sound, *seq) <= size || (sealed && size < 64);
                 let found = cut.records.get(&(*task, *seq));
-                assert!(
-                    found == kept.then_some(record),
-                    "record {seq} of {size} bytes"
-                );
+                assert!(found == kept.then_some(record), "record {seq} of {size} bytes");
                 let told = cut.gaps.iter().any(|(from, to)| (*from..*to).contains(seq));
                 assert!(kept || told, "the loss of record {seq} of {size} bytes");
             }
-            assert_eq!(
-                cut.report.quarantined.len(),
-                1,
-                "{size} bytes: the evidence is kept"
-            );
+            assert_eq!(cut.report.quarantined.len(), 1, "{size} bytes: the evidence is kept");
         }
     }
 }
 
 fn end_of(sound: &Replay, last: u64) -> u64 {
     let until = sound.records.iter().filter(|((_, seq), _)| *seq <= last);
-    RECORDS_START
-        + until
-            .map(|(_, (_, p))| record_bytes(p.len() as u64))
-            .sum::<u64>()
+    RECORDS_START + until.map(|(_, (_, p))| record_bytes(p.len() as u64)).sum::<u64>()
 }
 
 /// A record that rots while the journal is open is a read error, then a gap that stays.
@@ -419,19 +345,13 @@ fn end_of(sound: &Replay, last: u64) -> u64 {
 fn rot_found_by_a_compaction_becomes_a_gap() {
     let (disk, sound, active) = small_journal(false);
     let (mut store, _) = open(&disk, 3).expect("a sound disk");
-    let ((task, seq), (_, payload)) = sound
-        .records
-        .iter()
-        .find(|(_, (_, payload))| payload.len() == 300)
-        .expect("written");
+    let ((task, seq), (_, payload)) =
+        sound.records.iter().find(|(_, (_, payload))| payload.len() == 300).expect("written");
     let mut bytes = disk.get(&active);
     bytes[(end_of(&sound, *seq) - payload.len() as u64) as usize] ^= 4;
     disk.put(&active, &bytes);
     let refused = store.read(*task, *seq, &mut Vec::new());
-    assert!(
-        matches!(refused, Err(ReadError::Damaged { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(ReadError::Damaged { .. })), "{refused:?}");
     for seq in sound.report.last_seq + 1.. {
         store.append(99, seq, 0, &[&[7; 9000]]).expect("room");
         store.release(99, seq);
@@ -441,27 +361,16 @@ fn rot_found_by_a_compaction_becomes_a_gap() {
     }
     assert_eq!(store.stats().lost, 1);
     let refused = store.read(*task, *seq, &mut Vec::new());
-    assert!(
-        matches!(refused, Err(ReadError::Missing { .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(ReadError::Missing { .. })), "{refused:?}");
     drop(store);
     let (mut store, replay) = open(&disk, 4).expect("a sound disk");
     assert_eq!(replay.gaps, [(*seq, *seq + 1)]);
-    assert!(
-        disk.paths()
-            .iter()
-            .any(|path| path.starts_with("/journal/quarantine/"))
-    );
+    assert!(disk.paths().iter().any(|path| path.starts_with("/journal/quarantine/")));
     for (task, _) in replay.records.keys() {
         store.release(*task, u64::MAX);
     }
     store.switch(Fate::Spare).expect("a sound disk");
-    assert_eq!(
-        store.live_bytes(),
-        0,
-        "no task is left that could span the gap"
-    );
+    assert_eq!(store.live_bytes(), 0, "no task is left that could span the gap");
 }
 
 /// After a failed sync that segment is never written again, and the commit has still happened.
@@ -480,12 +389,8 @@ fn a_poisoned_segment_is_replaced_and_kept() {
     let (store, replay) = open(&disk, 2).expect("a sound disk");
     assert_eq!(replay.records[&(1, 1)].1, b"accepted");
     assert!(
-        disk.paths().contains(
-            &store
-                .directory
-                .path()
-                .join(format!("quarantine/{poisoned:08}.journal"))
-        )
+        disk.paths()
+            .contains(&store.directory.path().join(format!("quarantine/{poisoned:08}.journal")))
     );
 }
 
@@ -499,14 +404,8 @@ fn two_failing_segments_are_final() {
     store.append(1, 2, 1, &[b"ended"]).expect("room");
     disk.fail(1, u64::MAX, ErrorKind::Other);
     assert!(matches!(store.commit(), Err(StoreError::Failed { .. })));
-    assert!(
-        disk.recover(),
-        "the disk is well again, the store knows better"
-    );
-    assert!(matches!(
-        store.append(1, 3, 1, &[]),
-        Err(StoreError::Failed { .. })
-    ));
+    assert!(disk.recover(), "the disk is well again, the store knows better");
+    assert!(matches!(store.append(1, 3, 1, &[]), Err(StoreError::Failed { .. })));
     assert!(matches!(store.commit(), Err(StoreError::Failed { .. })));
 }
 
@@ -521,13 +420,7 @@ fn a_full_or_read_only_disk_is_named() {
         disk.fail(call, u64::MAX, kind);
         let refusal = open(&disk, 1).err().expect("the disk takes no writes");
         match (kind, refusal) {
-            (
-                ErrorKind::StorageFull,
-                StoreError::NoSpace {
-                    path,
-                    segment_bytes,
-                },
-            ) => {
+            (ErrorKind::StorageFull, StoreError::NoSpace { path, segment_bytes }) => {
                 assert_eq!(segment_bytes, SEGMENT_BYTES_MIN);
                 no_space.insert(path);
             }
@@ -555,15 +448,7 @@ fn evidence_is_bounded() {
         disk.fail(1, 1, ErrorKind::Other);
         store.commit().expect("the spare takes over");
         disk.recover();
-        let kept = disk
-            .paths()
-            .iter()
-            .filter(|p| p.starts_with("/journal/quarantine/"))
-            .count();
-        assert_eq!(
-            kept,
-            4.min(round + 1) + 1,
-            "segments, and the directory itself"
-        );
+        let kept = disk.paths().iter().filter(|p| p.starts_with("/journal/quarantine/")).count();
+        assert_eq!(kept, 4.min(round + 1) + 1, "segments, and the directory itself");
     }
 }

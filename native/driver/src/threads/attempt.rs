@@ -34,7 +34,7 @@ pub struct Live {
     pub number: u8,
     /// Why it was refused or could not start.
     pub reason: Option<(String, String)>,
-    /// Leader's pid, until it is reaped.
+    /// Leader's pid, until it is buried.
     pub pid: Option<Pid>,
     /// The leader's descriptor.
     pub pidfd: Option<OwnedFd>,
@@ -133,23 +133,23 @@ impl Live {
         lines
     }
 
-    /// Collects the leader's exit status. False while it still runs.
-    pub fn reap(&mut self, buffer: &mut [u8], now_ms: u64, wall_ms: u64) -> bool {
+    /// Learns how the leader has ended; false while it runs. It stays a zombie until [`Live::bury`]: its pid
+    /// names the session in which its descendants are looked for.
+    pub fn notice_exit(&mut self, buffer: &mut [u8], now_ms: u64, wall_ms: u64) -> bool {
         let Some(pid) = self.pid else { return false };
         let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        if !matches!(waitid(WaitId::Pid(pid), peek), Ok(Some(_))) {
+        let Ok(Some(status)) = waitid(WaitId::Pid(pid), peek) else { return false };
+        if self.exit.is_some() {
             return false;
         }
         self.cpu_ms = cpu_ms(pid);
-        let take = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let status = waitid(WaitId::Pid(pid), take).ok().flatten();
-        let exit = match status {
-            Some(status) if status.exited() => Exit::Code(status.exit_status().unwrap_or(-1)),
-            Some(status) => Exit::Signal(status.terminating_signal().unwrap_or(0)),
-            None => Exit::Signal(0),
+        let exit = if status.exited() {
+            Exit::Code(status.exit_status().unwrap_or(-1))
+        } else {
+            Exit::Signal(status.terminating_signal().unwrap_or(0))
         };
         (self.exit, self.ended_ms) = (Some(exit), wall_ms);
-        (self.pid, self.pidfd) = (None, None);
+        self.pidfd = None;
         for pipe in 0..3 {
             self.read(pipe, buffer, now_ms);
         }
@@ -157,6 +157,14 @@ impl Live {
             self.summary = report.finish(now_ms);
         }
         true
+    }
+
+    /// Lets the dead leader go. Only after its descendants are gone.
+    pub fn bury(&mut self) {
+        if let (Some(pid), Some(_)) = (self.pid, self.exit) {
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+            self.pid = None;
+        }
     }
 
     /// How it ended, once it has.

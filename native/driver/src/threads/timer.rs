@@ -14,8 +14,8 @@ use crate::prepare::Prepared;
 use crate::spawn::{AttemptName, SpawnError};
 use crate::threads::attempt::Live;
 use crate::threads::inbox::Patient;
-use crate::threads::spawner::{self, Running};
 use crate::threads::journal;
+use crate::threads::spawner::{self, Running};
 use crate::wake::Wake;
 use limpet_core::message::{
     Attached, AttemptRef, Effect, Event, Executor, Exit, Input, Loaded, Spec, Submit, TaskRef,
@@ -27,6 +27,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Messages that may wait for the timer; whoever finds it full waits.
 pub const INBOX_MAX: usize = 512;
@@ -71,6 +72,8 @@ pub enum Message {
         /// How many would not die.
         remaining: u32,
     },
+    /// Pass a stall on to the journal and the spawner; for tests.
+    Stall(Duration),
     /// End the thread; what runs is killed.
     Close,
 }
@@ -267,10 +270,12 @@ impl Timer {
             Message::Spawned { attempt, spawned } => self.spawned(attempt, *spawned),
             Message::Swept { attempt, killed, remaining } => {
                 let now_ms = monotonic().0 / 1_000_000;
-                if let Some(live) = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut)
+                if let Some(live) =
+                    self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut)
                     && live.reference == attempt
                 {
                     live.stragglers = killed;
+                    live.bury();
                     live.close(&mut self.buffer, now_ms);
                 }
                 // What would not die keeps its attempt until the machine's own clock gives it up.
@@ -278,15 +283,17 @@ impl Timer {
                     self.feed(Input::Swept(attempt));
                 }
             }
+            Message::Stall(time) => {
+                self.parts.journal.send(journal::Order::Stall(time));
+                self.parts.spawner.send(spawner::Order::Stall(time));
+            }
             Message::Close => self.closing = true,
         }
     }
 
     fn request(&mut self, request: Request) {
-        let asks = matches!(
-            request,
-            Request::Submit(_) | Request::Cancel { .. } | Request::Extend { .. }
-        );
+        let asks =
+            matches!(request, Request::Submit(_) | Request::Cancel { .. } | Request::Extend { .. });
         if asks && !self.parts.machine.can_take() {
             // Its answer has no room yet: it waits, and with it everything behind it.
             self.held = Some(request);
@@ -426,7 +433,7 @@ impl Timer {
             if live.read(place, &mut self.buffer, now_ms) > 0 {
                 self.feed(Input::Heartbeat(attempt));
             }
-        } else if live.reap(&mut self.buffer, now_ms, wall_ms) {
+        } else if live.notice_exit(&mut self.buffer, now_ms, wall_ms) {
             let (exit, continues) = (live.exit().unwrap_or(Exit::Signal(0)), live.continues());
             self.feed(Input::Exited { attempt, exit, continues });
         }

@@ -90,12 +90,8 @@ fn connect_failure(error: &io::Error) -> Failure {
 
 /// One failure for all addresses: the first code that says more than "no route", and every cause.
 fn summary(failures: &[(SocketAddr, Failure)]) -> Failure {
-    let telling = failures
-        .iter()
-        .find(|(_, failure)| failure.code != "unreachable");
-    let code = telling
-        .or(failures.first())
-        .map_or("unreachable", |(_, failure)| failure.code);
+    let telling = failures.iter().find(|(_, failure)| failure.code != "unreachable");
+    let code = telling.or(failures.first()).map_or("unreachable", |(_, failure)| failure.code);
     let causes: Vec<_> = failures
         .iter()
         .map(|(address, failure)| format!("{address}: {}", failure.detail))

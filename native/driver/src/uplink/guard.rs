@@ -46,11 +46,7 @@ impl Guard {
     /// A guard that admits packets whose remaining length is at most `maximum_packet_bytes`.
     #[must_use]
     pub fn new(maximum_packet_bytes: u32) -> Guard {
-        Guard {
-            maximum_packet_bytes,
-            owed: 0,
-            opened: false,
-        }
+        Guard { maximum_packet_bytes, owed: 0, opened: false }
     }
 
     /// How many bytes at the front of `bytes` may be forwarded, and whether what follows them has
@@ -59,9 +55,7 @@ impl Guard {
         let mut admitted = 0;
         loop {
             let rest = &bytes[admitted..];
-            let body = rest
-                .len()
-                .min(usize::try_from(self.owed).unwrap_or(usize::MAX));
+            let body = rest.len().min(usize::try_from(self.owed).unwrap_or(usize::MAX));
             self.owed -= body as u64;
             admitted += body;
             match self.header(&rest[body..]) {
@@ -99,9 +93,7 @@ impl Guard {
                 if length > self.maximum_packet_bytes {
                     return Err(Cut::TooLarge { announced: length });
                 }
-                return Ok(Header::Complete {
-                    bytes: 2 + index as u64 + u64::from(length),
-                });
+                return Ok(Header::Complete { bytes: 2 + index as u64 + u64::from(length) });
             }
         }
         if rest.len() < LENGTH_BYTES_MAX {

@@ -67,13 +67,7 @@ struct Flow {
 impl Flow {
     fn new() -> Flow {
         let bytes = vec![0; BUFFER_BYTES].into_boxed_slice();
-        Flow {
-            bytes,
-            start: 0,
-            end: 0,
-            source_open: true,
-            sink_open: true,
-        }
+        Flow { bytes, start: 0, end: 0, source_open: true, sink_open: true }
     }
 
     fn data(&self) -> &[u8] {
@@ -230,10 +224,7 @@ impl Pump<'_> {
             return false;
         }
         let start = self.inbound.start;
-        match now(self
-            .host
-            .write(&self.inbound.bytes[start..start + self.admitted]))
-        {
+        match now(self.host.write(&self.inbound.bytes[start..start + self.admitted])) {
             Ok(None) => false,
             Ok(Some(count)) => {
                 self.inbound.start += count;
@@ -276,11 +267,7 @@ impl Pump<'_> {
             self.transport.finish();
         }
         let received = !self.inbound.source_open && self.admitted == 0;
-        if sent && received {
-            self.ending.take()
-        } else {
-            None
-        }
+        if sent && received { self.ending.take() } else { None }
     }
 
     /// Waits for something to move (`block`), or only looks whether the connection is still
@@ -330,14 +317,12 @@ fn cut_failure(cut: Cut) -> Failure {
             "packet_too_large",
             format!("the broker announced a packet of {announced} bytes"),
         ),
-        Cut::LengthMalformed => Failure::new(
-            "packet_malformed",
-            "the broker sent a packet length of five bytes",
-        ),
-        Cut::TypeReserved => Failure::new(
-            "packet_malformed",
-            "the broker sent the reserved packet type 0",
-        ),
+        Cut::LengthMalformed => {
+            Failure::new("packet_malformed", "the broker sent a packet length of five bytes")
+        }
+        Cut::TypeReserved => {
+            Failure::new("packet_malformed", "the broker sent the reserved packet type 0")
+        }
         Cut::NotConnack { kind } => Failure::new(
             "not_connack",
             format!("the broker's first packet is of type {kind}, not CONNACK"),

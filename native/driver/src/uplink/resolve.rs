@@ -49,11 +49,7 @@ impl Drop for Place {
 
 impl Lookups {
     pub fn new(shared: Arc<Shared>, resolver: Arc<Resolver>) -> Lookups {
-        Lookups {
-            shared,
-            resolver,
-            alive: Arc::default(),
-        }
+        Lookups { shared, resolver, alive: Arc::default() }
     }
 
     /// The addresses of `target` in the order to try them, at least one.
@@ -86,10 +82,7 @@ impl Lookups {
                 Ok(Ok(found)) => return Ok(alternate(&found)),
                 Ok(Err(error)) => return Err(Failure::new("resolve_failed", error.to_string())),
                 Err(TryRecvError::Disconnected) => {
-                    return Err(Failure::new(
-                        "resolve_failed",
-                        "the lookup ended without answer",
-                    ));
+                    return Err(Failure::new("resolve_failed", "the lookup ended without answer"));
                 }
                 Err(TryRecvError::Empty) => session.within(&mut [session.watch()], &limit)?,
             }
@@ -103,10 +96,7 @@ impl Lookups {
             session.within(&mut [session.watch()], limit)?;
         }
         self.alive.fetch_add(1, Ordering::SeqCst);
-        Ok(Place {
-            shared: self.shared.clone(),
-            alive: self.alive.clone(),
-        })
+        Ok(Place { shared: self.shared.clone(), alive: self.alive.clone() })
     }
 }
 
@@ -114,12 +104,8 @@ impl Lookups {
 /// resolver prefers: a dead family costs one attempt, not all of them (RFC 8305, section 4).
 fn alternate(found: &[SocketAddr]) -> Vec<SocketAddr> {
     let preferred = found.first().is_some_and(SocketAddr::is_ipv6);
-    let mut first = found
-        .iter()
-        .filter(|address| address.is_ipv6() == preferred);
-    let mut second = found
-        .iter()
-        .filter(|address| address.is_ipv6() != preferred);
+    let mut first = found.iter().filter(|address| address.is_ipv6() == preferred);
+    let mut second = found.iter().filter(|address| address.is_ipv6() != preferred);
     let mut order = Vec::with_capacity(ADDRESSES_MAX);
     while order.len() < ADDRESSES_MAX {
         let before = order.len();
@@ -143,14 +129,8 @@ mod tests {
         let six = |n: u128| SocketAddr::new(IpAddr::V6(n.into()), 1883);
         let four = |n: u32| SocketAddr::new(IpAddr::V4(n.into()), 1883);
         let found = [six(1), six(2), six(3), four(1), four(2)];
-        assert_eq!(
-            alternate(&found),
-            [six(1), four(1), six(2), four(2), six(3)]
-        );
-        assert_eq!(
-            alternate(&[four(1), four(2), six(1)]),
-            [four(1), six(1), four(2)]
-        );
+        assert_eq!(alternate(&found), [six(1), four(1), six(2), four(2), six(3)]);
+        assert_eq!(alternate(&[four(1), four(2), six(1)]), [four(1), six(1), four(2)]);
         let many: Vec<_> = (0..100).map(four).collect();
         assert_eq!(alternate(&many), many[..8]);
     }

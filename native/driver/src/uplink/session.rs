@@ -32,9 +32,7 @@ impl Failure {
     pub fn new(code: &'static str, detail: impl Into<String>) -> Failure {
         let mut detail = detail.into();
         if detail.len() > DETAIL_BYTES_MAX {
-            let end = (0..=DETAIL_BYTES_MAX)
-                .rev()
-                .find(|&at| detail.is_char_boundary(at));
+            let end = (0..=DETAIL_BYTES_MAX).rev().find(|&at| detail.is_char_boundary(at));
             detail.truncate(end.unwrap_or(0));
             detail.push_str("...");
         }
@@ -65,11 +63,7 @@ pub(super) struct Limit {
 impl Limit {
     pub fn after(timeout: Duration, code: &'static str) -> Limit {
         let timeout = timeout.min(LIMIT_MAX);
-        Limit {
-            at: Instant::now() + timeout,
-            timeout,
-            code,
-        }
+        Limit { at: Instant::now() + timeout, timeout, code }
     }
 
     pub fn left(&self) -> Duration {
@@ -77,10 +71,7 @@ impl Limit {
     }
 
     pub fn failure(&self) -> Failure {
-        Failure::new(
-            self.code,
-            format!("no answer within {} ms", self.timeout.as_millis()),
-        )
+        Failure::new(self.code, format!("no answer within {} ms", self.timeout.as_millis()))
     }
 }
 
@@ -132,10 +123,7 @@ impl Shared {
     }
 
     pub fn pop(&self) -> Option<LinkRecord> {
-        self.records
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+        self.records.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     /// Waits for an order; `None` when the thread has to end.
@@ -198,8 +186,7 @@ impl<'a> Session<'a> {
         let left = limit.map(Limit::left);
         let in_time = left != Some(Duration::ZERO);
         if in_time {
-            self.shared
-                .poll(fds, if block { left } else { Some(Duration::ZERO) });
+            self.shared.poll(fds, if block { left } else { Some(Duration::ZERO) });
         }
         self.still_wanted()?;
         Ok(in_time)
@@ -207,11 +194,7 @@ impl<'a> Session<'a> {
 
     /// Like `wait`, but a limit that passes is its own failure.
     pub fn within(&self, fds: &mut [PollFd<'_>], limit: &Limit) -> Result<(), Failure> {
-        if self.wait(fds, Some(limit), true)? {
-            Ok(())
-        } else {
-            Err(limit.failure())
-        }
+        if self.wait(fds, Some(limit), true)? { Ok(()) } else { Err(limit.failure()) }
     }
 
     fn still_wanted(&self) -> Result<(), Failure> {
@@ -220,16 +203,10 @@ impl<'a> Session<'a> {
             return Err(Failure::new("stopped", "the uplink is being closed"));
         }
         if orders.epoch != self.epoch {
-            return Err(Failure::new(
-                "replaced",
-                "the host asked for another connection",
-            ));
+            return Err(Failure::new("replaced", "the host asked for another connection"));
         }
         if orders.called_off {
-            return Err(Failure::new(
-                "disconnected",
-                "the host called the connection off",
-            ));
+            return Err(Failure::new("disconnected", "the host called the connection off"));
         }
         Ok(())
     }

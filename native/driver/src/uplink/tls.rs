@@ -85,10 +85,7 @@ pub(super) fn client(
 
 fn roots(source: &CaSource) -> Result<RootCertStore, Failure> {
     let (certificates, place) = match source {
-        CaSource::System => (
-            system_certificates()?,
-            "the system's certificate store".into(),
-        ),
+        CaSource::System => (system_certificates()?, "the system's certificate store".into()),
         CaSource::File(path) => (file_certificates(path)?, path.display().to_string()),
     };
     let mut roots = RootCertStore::empty();

@@ -51,10 +51,7 @@ pub(super) fn now<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-            ) =>
+            if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) =>
         {
             Ok(None)
         }
@@ -80,24 +77,14 @@ impl Transport {
         session: &Session<'_>,
         limit: &Limit,
     ) -> Result<Transport, Failure> {
-        let mut transport = Transport {
-            socket,
-            tls: Some(Box::new(client)),
-        };
+        let mut transport = Transport { socket, tls: Some(Box::new(client)) };
         loop {
             transport.flush()?;
             if !transport.shaking_hands() {
                 return Ok(transport);
             }
-            let output = if transport.owes_output() {
-                PollFlags::OUT
-            } else {
-                PollFlags::empty()
-            };
-            let mut fds = [
-                session.watch(),
-                PollFd::new(&transport.socket, PollFlags::IN | output),
-            ];
+            let output = if transport.owes_output() { PollFlags::OUT } else { PollFlags::empty() };
+            let mut fds = [session.watch(), PollFd::new(&transport.socket, PollFlags::IN | output)];
             session.within(&mut fds, limit)?;
             transport.advance_handshake()?;
         }
@@ -145,10 +132,7 @@ impl Transport {
     pub fn write(&mut self, from: &[u8]) -> Result<Option<usize>, Failure> {
         let written = match &mut self.tls {
             None => now(self.socket.write(from)),
-            Some(tls) => tls
-                .writer()
-                .write(from)
-                .map(|count| (count > 0).then_some(count)),
+            Some(tls) => tls.writer().write(from).map(|count| (count > 0).then_some(count)),
         };
         written.map_err(|error| Failure::from_socket(&error))
     }
@@ -160,10 +144,7 @@ impl Transport {
         };
         while tls.wants_write() {
             let written = now(tls.write_tls(&mut self.socket));
-            if written
-                .map_err(|error| Failure::from_socket(&error))?
-                .is_none()
-            {
+            if written.map_err(|error| Failure::from_socket(&error))?.is_none() {
                 break;
             }
         }
@@ -204,8 +185,6 @@ fn plaintext(tls: &mut ClientConnection, into: &mut [u8]) -> Result<Option<usize
     match tls.reader().read(into) {
         Ok(count) => Ok(Some(count)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Some(0)),
-        Err(_) => processed
-            .map(|_| None)
-            .map_err(|error| tls::failure(&error)),
+        Err(_) => processed.map(|_| None).map_err(|error| tls::failure(&error)),
     }
 }

@@ -16,31 +16,16 @@ fn references_stay_out_of_what_is_run() {
     let joined = json!({"$": ["/bin/", {"step": 0, "path": ["result", "x"]}]});
     let cases = [
         ("exec", json!({"argv": found}), "reference_in_command"),
-        (
-            "exec",
-            json!({"argv": [found, "a"]}),
-            "reference_in_command",
-        ),
+        ("exec", json!({"argv": [found, "a"]}), "reference_in_command"),
         ("exec", json!({"argv": [joined]}), "reference_in_command"),
-        (
-            "exec",
-            json!({"argv": {"a": found}}),
-            "reference_in_command",
-        ),
+        ("exec", json!({"argv": {"a": found}}), "reference_in_command"),
         ("exec", json!({"argv": [[found]]}), "reference_in_command"),
-        (
-            "exec",
-            json!({"argv": ["/a"], "environment": found}),
-            "reference_in_environment",
-        ),
+        ("exec", json!({"argv": ["/a"], "environment": found}), "reference_in_environment"),
         ("shell", json!({"script": joined}), "reference_in_script"),
         ("shell", json!({"script": [found]}), "reference_in_script"),
     ];
     for (name, input, code) in cases {
-        let steps = [
-            step("get", "sleep", json!({"duration_ms": 1})),
-            step("s", name, input),
-        ];
+        let steps = [step("get", "sleep", json!({"duration_ms": 1})), step("s", name, input)];
         let (table, plan) = (table(&policy()), plan(&task(&steps)));
         let submitted = table.admit(&plan).expect_err("it is refused");
         assert_eq!(submitted.code, code);
@@ -60,23 +45,11 @@ fn references_are_checked_by_presence() {
     };
     let found = json!({"$": [{"step": 0, "path": ["result", "x"]}]});
     assert_eq!(submit("deb-install", json!({"file": found})), Ok(()));
-    assert_eq!(
-        submit("shell", json!({"script": "echo $1", "arguments": [found]})),
-        Ok(())
-    );
+    assert_eq!(submit("shell", json!({"script": "echo $1", "arguments": [found]})), Ok(()));
     let wrong = [
-        (
-            submit("deb-install", json!({"other": found})),
-            "parameter_unknown",
-        ),
-        (
-            submit("journal-tail", json!({"lines": found})),
-            "parameter_missing",
-        ),
-        (
-            submit("journal-tail", json!({"lines": found, "unit": ";"})),
-            "parameter_invalid",
-        ),
+        (submit("deb-install", json!({"other": found})), "parameter_unknown"),
+        (submit("journal-tail", json!({"lines": found})), "parameter_missing"),
+        (submit("journal-tail", json!({"lines": found, "unit": ";"})), "parameter_invalid"),
     ];
     for (found, code) in wrong {
         assert_eq!(found.map_err(|refusal| refusal.code), Err(code));
@@ -86,39 +59,21 @@ fn references_are_checked_by_presence() {
 /// The declaration gives argv, environment, directory, user and secrets; a task gives values only.
 #[test]
 fn a_declared_process_is_built_from_its_declaration() {
-    let launch = launched(
-        &policy(),
-        step("s", "deb-install", json!({"file": "/var/lib/a/../b"})),
-    );
+    let launch = launched(&policy(), step("s", "deb-install", json!({"file": "/var/lib/a/../b"})));
     assert_eq!(launch.argv, ["/usr/bin/dpkg", "-i", "/var/lib/b"]);
     let wanted = [
         ("DEBIAN_FRONTEND", "noninteractive"),
         ("HOME", "/var/lib/limpet/tasks/ops.app-1"),
         ("LANG", "C"),
-        (
-            "PATH",
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        ),
+        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ];
-    assert_eq!(
-        launch.environment,
-        wanted.map(|(name, value)| (name.into(), value.into()))
-    );
-    assert_eq!(
-        launch.directory,
-        PathBuf::from("/var/lib/limpet/tasks/ops.app-1")
-    );
+    assert_eq!(launch.environment, wanted.map(|(name, value)| (name.into(), value.into())));
+    assert_eq!(launch.directory, PathBuf::from("/var/lib/limpet/tasks/ops.app-1"));
     assert_eq!(launch.user.as_deref(), Some("installer"));
-    assert_eq!(
-        launch.secrets,
-        [("TOKEN".into(), PathBuf::from("/etc/limpet/secrets/token"))]
-    );
+    assert_eq!(launch.secrets, [("TOKEN".into(), PathBuf::from("/etc/limpet/secrets/token"))]);
     assert_eq!(launch.stdin, None);
 
-    let own = launched(
-        &policy(),
-        step("s", "deb-install", json!({"file": "app.deb"})),
-    );
+    let own = launched(&policy(), step("s", "deb-install", json!({"file": "app.deb"})));
     assert_eq!(own.argv[2], "/var/lib/limpet/tasks/ops.app-1/app.deb");
 }
 
@@ -126,28 +81,15 @@ fn a_declared_process_is_built_from_its_declaration() {
 #[test]
 fn an_absent_parameter_leaves_no_element() {
     let argv = |input: Value| launched(&policy(), step("s", "journal-tail", input)).argv;
-    assert_eq!(
-        argv(json!({"unit": "app"})),
-        ["/usr/bin/journalctl", "-u", "app"]
-    );
+    assert_eq!(argv(json!({"unit": "app"})), ["/usr/bin/journalctl", "-u", "app"]);
     let full = argv(json!({"unit": "app", "lines": -5}));
     assert_eq!(full, ["/usr/bin/journalctl", "-u", "app", "-5"]);
     let mut whole = policy();
-    set(
-        &mut whole,
-        "/tools/journal-tail/params/lines/default",
-        json!(9),
-    );
-    assert_eq!(
-        launched(&whole, step("s", "journal-tail", json!({"unit": "app"}))).argv[3],
-        "9"
-    );
+    set(&mut whole, "/tools/journal-tail/params/lines/default", json!(9));
+    assert_eq!(launched(&whole, step("s", "journal-tail", json!({"unit": "app"}))).argv[3], "9");
     let after = json!(["/usr/bin/journalctl", "--", {"param": "unit"}, {"param": "lines"}]);
     set(&mut whole, "/tools/journal-tail/argv", after);
-    assert_eq!(
-        launched(&whole, step("s", "journal-tail", json!({"unit": "-x"}))).argv[2],
-        "-x"
-    );
+    assert_eq!(launched(&whole, step("s", "journal-tail", json!({"unit": "-x"}))).argv[2], "-x");
 }
 
 /// Native and Python tools get their input as JSON on stdin, after the table's own prefix.
@@ -166,10 +108,7 @@ fn tools_of_ours_read_their_input() {
     });
     assert_eq!(json_of(fetch.stdin), wanted);
     let python = launched(&policy(), step("s", "plan", json!({"goal": [1]})));
-    assert_eq!(
-        python.argv,
-        ["/usr/bin/limpet", "worker", "/etc/limpet/tools/plan.py"]
-    );
+    assert_eq!(python.argv, ["/usr/bin/limpet", "worker", "/etc/limpet/tools/plan.py"]);
     assert_eq!(json_of(python.stdin), json!({"goal": [1]}));
 }
 
@@ -185,17 +124,11 @@ fn raw_tools_take_the_tasks_words() {
     assert!(exec.environment.contains(&("PATH".into(), "/bin".into())));
     assert_eq!(exec.environment.len(), 4);
 
-    let bare = launched(
-        &policy(),
-        step("s", "shell", json!({"script": "echo $HOME"})),
-    );
+    let bare = launched(&policy(), step("s", "shell", json!({"script": "echo $HOME"})));
     assert_eq!(bare.argv, ["/bin/sh", "-eu", "-c", "echo $HOME"]);
     let input = json!({"script": "echo $1", "arguments": ["; reboot", 2]});
     let shell = launched(&policy(), step("s", "shell", input));
-    assert_eq!(
-        shell.argv,
-        ["/bin/sh", "-eu", "-c", "echo $1", "sh", "; reboot", "2"]
-    );
+    assert_eq!(shell.argv, ["/bin/sh", "-eu", "-c", "echo $1", "sh", "; reboot", "2"]);
 }
 
 /// What needs no process is said in its own terms.
@@ -203,18 +136,11 @@ fn raw_tools_take_the_tasks_words() {
 fn host_work_is_built() {
     let sleep = run(&policy(), step("s", "sleep", json!({"duration_ms": 1_500})));
     assert_eq!(sleep, Ok(Work::Sleep(Duration::from_millis(1_500))));
-    assert_eq!(
-        run(&policy(), step("s", "reboot", json!({}))),
-        Ok(Work::Reboot)
-    );
+    assert_eq!(run(&policy(), step("s", "reboot", json!({}))), Ok(Work::Reboot));
     let publish = |input: Value| run(&policy(), step("s", "publish", input));
     let message = |topic: &str, payload: &str, retain| {
         let (topic, payload) = (topic.into(), payload.as_bytes().into());
-        Ok(Work::Publish {
-            topic,
-            payload,
-            retain,
-        })
+        Ok(Work::Publish { topic, payload, retain })
     };
     let text = json!({"topic": "a/b/c/d", "payload": "text", "retain": true});
     assert_eq!(publish(text), message("a/b/c/d", "text", true));

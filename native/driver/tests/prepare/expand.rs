@@ -33,19 +33,10 @@ fn types_are_kept_or_joined() {
         let text = value(json!(["-", result(&[name])]), given.clone());
         assert_eq!(text, joined.map(|text| json!(text)));
     }
-    assert_eq!(
-        value(json!([result(&[])]), given.clone()),
-        Ok(given.clone())
-    );
-    assert_eq!(
-        value(json!([result(&["o", "a"])]), given.clone()),
-        Ok(json!([1]))
-    );
+    assert_eq!(value(json!([result(&[])]), given.clone()), Ok(given.clone()));
+    assert_eq!(value(json!([result(&["o", "a"])]), given.clone()), Ok(json!([1])));
     for path in [&["q"][..], &["o", "q"], &["s", "q"], &["o", "a", "0"]] {
-        assert_eq!(
-            value(json!([result(path)]), given.clone()),
-            Err("reference_missing")
-        );
+        assert_eq!(value(json!([result(path)]), given.clone()), Err("reference_missing"));
     }
     let names = json!([{"task": "id"}, "/", {"task": "source"}, "/", {"device": "name"}]);
     assert_eq!(value(names, given), Ok(json!("app-1/ops/kitchen")));
@@ -66,29 +57,13 @@ fn only_references_change() {
 #[test]
 fn facts_of_an_earlier_step() {
     let cases = [
-        (
-            "outcome",
-            json!({"outcome": "timed_out"}),
-            Ok(json!("timed_out")),
-        ),
+        ("outcome", json!({"outcome": "timed_out"}), Ok(json!("timed_out"))),
         ("exit_code", json!({"exit_code": 3}), Ok(json!(3))),
-        (
-            "exit_code",
-            json!({"exit_code": null}),
-            Err("reference_missing"),
-        ),
+        ("exit_code", json!({"exit_code": null}), Err("reference_missing")),
         ("result", json!({"result": null}), Err("reference_missing")),
         ("stdout", json!({}), Err("reference_missing")),
-        (
-            "stdout",
-            json!({"stdout": {"head": "a\n\n", "tail": "", "bytes": 3}}),
-            Ok(json!("a\n")),
-        ),
-        (
-            "stdout",
-            json!({"stdout": {"head": "a", "tail": "", "bytes": 1}}),
-            Ok(json!("a")),
-        ),
+        ("stdout", json!({"stdout": {"head": "a\n\n", "tail": "", "bytes": 3}}), Ok(json!("a\n"))),
+        ("stdout", json!({"stdout": {"head": "a", "tail": "", "bytes": 1}}), Ok(json!("a"))),
         (
             "stdout",
             json!({"stdout": {"head": "a", "tail": "", "bytes": 2}}),
@@ -102,10 +77,7 @@ fn facts_of_an_earlier_step() {
     ];
     let steps = |path| {
         let input = json!({"x": {"$": [{"step": 0, "path": [path]}]}});
-        plan(&task(&[
-            step("get", "fetch", json!({})),
-            step("use", "plan", input),
-        ]))
+        plan(&task(&[step("get", "fetch", json!({})), step("use", "plan", input)]))
     };
     for (path, end, wanted) in cases {
         let found = expand(&steps(path), 1, &[ended(0, end)], "kitchen");
@@ -128,10 +100,7 @@ fn expansion_is_bounded() {
     let over = json!([result(&["s"]), "y"]);
     assert_eq!(value(over, most.clone()), Err("reference_too_long"));
     let longer = json!({"s": "x".repeat(TEXT_BYTES_MAX + 1)});
-    assert_eq!(
-        value(json!([result(&["s"])]), longer),
-        Err("reference_too_long")
-    );
+    assert_eq!(value(json!([result(&["s"])]), longer), Err("reference_too_long"));
 
     let many = |count: usize| json!({"x": vec![json!({"$": [result(&["s"])]}); count]});
     let full = EXPANDED_BYTES_MAX / TEXT_BYTES_MAX;
@@ -157,11 +126,7 @@ fn conditions_hold_or_not() {
         (at(&["a", "n"], json!("1")), object.clone(), false),
         (at(&["a", "n"], json!(true)), object.clone(), false),
         (at(&["a", "big"], json!(u64::MAX)), object.clone(), true),
-        (
-            at(&["a", "big"], json!(u64::MAX as f64)),
-            object.clone(),
-            false,
-        ),
+        (at(&["a", "big"], json!(u64::MAX as f64)), object.clone(), false),
         (at(&["a", "s"], json!("1")), object.clone(), true),
         (at(&["a", "z"], json!(null)), object.clone(), true),
         (at(&["a", "q"], json!(null)), object.clone(), false),
@@ -178,11 +143,7 @@ fn conditions_hold_or_not() {
             set(&mut second, "/when", when.clone());
             let plan = plan(&task(&[step("get", "fetch", json!({})), second]));
             let when_held = plan.steps[1].when.as_ref().expect("it has a condition");
-            assert_eq!(
-                when_held.holds(&[ended(0, end.clone())]),
-                wanted != negate,
-                "{when} {end}"
-            );
+            assert_eq!(when_held.holds(&[ended(0, end.clone())]), wanted != negate, "{when} {end}");
             assert_eq!(when_held.holds(&[None]), negate);
             assert_eq!(when_held.holds(&[]), negate);
         }
@@ -194,11 +155,7 @@ fn conditions_hold_or_not() {
 fn an_end_is_read_with_tolerance_and_bounds() {
     let more = json!({"user_ms": 1, "stderr": {"head": ""}, "later": [1]});
     assert!(ended(0, more).is_some());
-    for wrong in [
-        json!([]),
-        json!({"step": 0}),
-        json!({"step": 0, "outcome": "x"}),
-    ] {
+    for wrong in [json!([]), json!({"step": 0}), json!({"step": 0, "outcome": "x"})] {
         assert!(Ended::parse(&bytes(&wrong)).is_err());
     }
     let mut long = bytes(&json!({"step": 0, "outcome": "failed"}));

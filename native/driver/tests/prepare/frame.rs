@@ -4,9 +4,7 @@ use limpet_driver::frame::{HEADER_BYTES_MAX, check};
 use proptest::prelude::*;
 
 fn code(frame: &[u8]) -> Result<usize, &'static str> {
-    check(frame, 16)
-        .map(|body| body.offset)
-        .map_err(|error| error.code)
+    check(frame, 16).map(|body| body.offset).map_err(|error| error.code)
 }
 
 fn signed(key: &str, signature: &str) -> Vec<u8> {
@@ -19,11 +17,7 @@ fn the_body_is_exact() {
     let body = check(b"limpet/1 none\nabc", 16).expect("a frame");
     assert_eq!(body.offset, 14);
     let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    let digest: String = body
-        .digest
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest: String = body.digest.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(digest, known);
     assert_eq!(code(b"limpet/1 none\n\n\n"), Ok(14));
     assert_eq!(code(b"limpet/1 none\n0123456789abcdef"), Ok(14));
@@ -67,21 +61,10 @@ fn every_fault_has_a_code() {
         (b"limpet/1 none\n0123456789abcdefg", "body_too_long"),
     ];
     for (frame, wanted) in cases {
-        assert_eq!(
-            code(frame),
-            Err(wanted),
-            "{:?}",
-            String::from_utf8_lossy(frame)
-        );
+        assert_eq!(code(frame), Err(wanted), "{:?}", String::from_utf8_lossy(frame));
     }
-    assert_eq!(
-        code(&signed("key-1", &signature)),
-        Err("signature_unsupported")
-    );
-    assert_eq!(
-        code(&signed("key 1", &signature)),
-        Err("signature_malformed")
-    );
+    assert_eq!(code(&signed("key-1", &signature)), Err("signature_unsupported"));
+    assert_eq!(code(&signed("key 1", &signature)), Err("signature_malformed"));
     assert_eq!(code(&signed("k/1", &signature)), Err("signature_malformed"));
     let odd = format!("{}B==", "A".repeat(85));
     assert_eq!(code(&signed("key-1", &odd)), Err("signature_malformed"));

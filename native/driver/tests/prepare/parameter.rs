@@ -67,10 +67,7 @@ fn senseless_declarations_are_refused() {
         json!({"type": "path", "beneath": "/var/../etc"}),
         json!({"type": "path", "default": "../x"}),
     ] {
-        assert!(
-            serde_json::from_value::<Parameter>(wrong.clone()).is_err(),
-            "{wrong}"
-        );
+        assert!(serde_json::from_value::<Parameter>(wrong.clone()).is_err(), "{wrong}");
     }
     let sound = parameter(json!({"type": "integer", "default": null, "minimum": null}));
     assert_eq!(sound.default, None);
@@ -81,9 +78,7 @@ fn senseless_declarations_are_refused() {
 fn alphabets_are_read_as_written() {
     let all = |text: &str| -> String {
         let set = Alphabet::parse(text).expect("an alphabet");
-        ('\0'..='~')
-            .filter(|character| set.contains(*character))
-            .collect()
+        ('\0'..='~').filter(|character| set.contains(*character)).collect()
     };
     assert_eq!(all("a-c"), "abc");
     assert_eq!(all("-a"), "-a");
@@ -103,15 +98,9 @@ fn paths_are_normalised_and_confined() {
     let path = |text: &str| path_beneath(text, DIRECTORY, "/var/lib").ok();
     assert_eq!(path("/var/lib/a//./b/../c"), Some("/var/lib/a/c".into()));
     assert_eq!(path("../../var/lib/x"), Some("/var/lib/x".into()));
-    for out in [
-        "",
-        "x",
-        "/var/lib",
-        "/var/lib/",
-        "/var/lib/..",
-        "/var/library/x",
-        "/var/lib/a/../..",
-    ] {
+    for out in
+        ["", "x", "/var/lib", "/var/lib/", "/var/lib/..", "/var/library/x", "/var/lib/a/../.."]
+    {
         assert_eq!(path(out), None, "{out}");
     }
     assert_eq!(path("/var/lib/a\0b"), None);
@@ -126,11 +115,7 @@ fn paths_are_normalised_and_confined() {
 
 /// Walks a path as the kernel would in a file system without links.
 fn walk(text: &str, directory: &str) -> Vec<String> {
-    let whole = if text.starts_with('/') {
-        text.into()
-    } else {
-        format!("{directory}/{text}")
-    };
+    let whole = if text.starts_with('/') { text.into() } else { format!("{directory}/{text}") };
     let mut place = Vec::new();
     for part in whole.split('/') {
         if part == ".." {

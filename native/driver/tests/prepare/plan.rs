@@ -20,13 +20,7 @@ fn the_example_is_a_plan() {
     let plan = plan(&update());
     assert_eq!(plan.steps.len(), 6);
     assert_eq!(plan.steps[0].retry.maximum_attempts, 5);
-    assert_eq!(
-        plan.steps[4]
-            .when
-            .as_ref()
-            .map(|when| (when.step, when.negate)),
-        Some((3, true))
-    );
+    assert_eq!(plan.steps[4].when.as_ref().map(|when| (when.step, when.negate)), Some((3, true)));
     assert!(plan.steps[5].finally);
 }
 
@@ -95,22 +89,10 @@ fn references_and_conditions_are_checked() {
         ("/steps/4/when/outcome", json!("happy")),
         ("/steps/4/when/exit_code", json!(0)),
         ("/steps/4/when", json!({"step": 0, "negate": false})),
-        (
-            "/steps/4/when",
-            json!({"step": 0, "negate": false, "path": ["a"]}),
-        ),
-        (
-            "/steps/4/when",
-            json!({"step": 0, "negate": false, "value": 1}),
-        ),
-        (
-            "/steps/4/when",
-            json!({"step": 0, "negate": false, "path": [], "value": 1}),
-        ),
-        (
-            "/steps/4/when",
-            json!({"step": 0, "negate": false, "path": ["a"], "value": []}),
-        ),
+        ("/steps/4/when", json!({"step": 0, "negate": false, "path": ["a"]})),
+        ("/steps/4/when", json!({"step": 0, "negate": false, "value": 1})),
+        ("/steps/4/when", json!({"step": 0, "negate": false, "path": [], "value": 1})),
+        ("/steps/4/when", json!({"step": 0, "negate": false, "path": ["a"], "value": []})),
         ("/steps/1/input", json!([])),
         ("/steps/1/input", segment(json!({"task": "id"}))),
         ("/steps/1/input/$x", json!(1)),
@@ -119,32 +101,14 @@ fn references_and_conditions_are_checked() {
         ("/steps/1/input/x", json!({"$": []})),
         ("/steps/1/input/x", json!({"$": "text"})),
         ("/steps/1/input/x", segment(json!({"task": "secret"}))),
-        (
-            "/steps/1/input/x",
-            segment(json!({"task": "id", "more": 1})),
-        ),
+        ("/steps/1/input/x", segment(json!({"task": "id", "more": 1}))),
         ("/steps/1/input/x", segment(json!({"device": "id"}))),
-        (
-            "/steps/1/input/x",
-            segment(json!({"step": 1, "path": ["outcome"]})),
-        ),
+        ("/steps/1/input/x", segment(json!({"step": 1, "path": ["outcome"]}))),
         ("/steps/1/input/x", segment(json!({"step": 0, "path": []}))),
-        (
-            "/steps/1/input/x",
-            segment(json!({"step": 0, "path": ["outcome", "x"]})),
-        ),
-        (
-            "/steps/1/input/x",
-            segment(json!({"step": 0, "path": ["stderr"]})),
-        ),
-        (
-            "/steps/1/input/x",
-            segment(json!({"step": 0, "path": ["result", ""]})),
-        ),
-        (
-            "/steps/1/input/x",
-            json!([[segment(json!({"step": 9, "path": ["result"]}))]]),
-        ),
+        ("/steps/1/input/x", segment(json!({"step": 0, "path": ["outcome", "x"]}))),
+        ("/steps/1/input/x", segment(json!({"step": 0, "path": ["stderr"]}))),
+        ("/steps/1/input/x", segment(json!({"step": 0, "path": ["result", ""]}))),
+        ("/steps/1/input/x", json!([[segment(json!({"step": 9, "path": ["result"]}))]])),
         ("/steps/1/input/x", nested(16)),
     ]);
 }
@@ -159,14 +123,8 @@ fn bounds_are_inclusive() {
         ("/steps/0/retry/jitter_milli", json!(1_000)),
         ("/steps/1/input/x", nested(15)),
         ("/steps/1/input/x", json!({"$": ["only ", "literals"]})),
-        (
-            "/steps/4/when",
-            json!({"step": 0, "negate": false, "path": ["a"], "value": null}),
-        ),
-        (
-            "/steps/5/input/x",
-            json!({"$": [{"step": 4, "path": ["result"]}]}),
-        ),
+        ("/steps/4/when", json!({"step": 0, "negate": false, "path": ["a"], "value": null})),
+        ("/steps/5/input/x", json!({"$": [{"step": 4, "path": ["result"]}]})),
     ];
     for (pointer, value) in right {
         let mut whole = update();
@@ -174,9 +132,7 @@ fn bounds_are_inclusive() {
         assert_eq!(code(&whole), None, "{pointer}");
     }
     let steps = |count: usize| -> Vec<Value> {
-        (0..count)
-            .map(|index| step(&format!("s{index}"), "sleep", json!({})))
-            .collect()
+        (0..count).map(|index| step(&format!("s{index}"), "sleep", json!({}))).collect()
     };
     assert_eq!(code(&task(&steps(32))), None);
     assert_eq!(code(&task(&steps(33))), Some("plan_invalid"));
@@ -198,37 +154,25 @@ fn a_plan_has_a_size() {
     whole.resize(PLAN_BYTES_MAX, b' ');
     let mut plan = Plan::parse(&whole).expect("as long as allowed");
     whole.push(b' ');
-    assert_eq!(
-        Plan::parse(&whole).err().map(|refusal| refusal.code),
-        Some("plan_too_long")
-    );
+    assert_eq!(Plan::parse(&whole).err().map(|refusal| refusal.code), Some("plan_too_long"));
 
     plan.ceilings.steps = 1;
     plan.ceilings.tools = vec!["sleep".into()];
     let extension = bytes(&json!({"steps": [step("more", "sleep", json!({}))]}));
-    let refusal = plan
-        .extend(Extension::parse(&extension).expect("sound"))
-        .expect_err("too long");
+    let refusal = plan.extend(Extension::parse(&extension).expect("sound")).expect_err("too long");
     assert_eq!(refusal.code, "plan_too_long");
     assert_eq!(plan.steps.len(), 6);
 }
 
 fn planner() -> Plan {
     let mut whole = update();
-    set(
-        &mut whole,
-        "/ceilings",
-        json!({"steps": 2, "tools": ["sleep"]}),
-    );
+    set(&mut whole, "/ceilings", json!({"steps": 2, "tools": ["sleep"]}));
     plan(&whole)
 }
 
 fn extend(plan: &mut Plan, extension: &Value) -> Option<&'static str> {
     let extension = Extension::parse(&bytes(extension));
-    extension
-        .and_then(|extension| plan.extend(extension))
-        .err()
-        .map(|refusal| refusal.code)
+    extension.and_then(|extension| plan.extend(extension)).err().map(|refusal| refusal.code)
 }
 
 /// Extensions append main steps that see every earlier main step, until the ceiling is reached.
@@ -236,10 +180,7 @@ fn extend(plan: &mut Plan, extension: &Value) -> Option<&'static str> {
 fn extensions_continue_the_plan() {
     let mut plan = planner();
     let back = json!({"x": {"$": [{"step": 4, "path": ["outcome"]}]}});
-    assert_eq!(
-        extend(&mut plan, &json!({"steps": [step("a", "sleep", back)]})),
-        None
-    );
+    assert_eq!(extend(&mut plan, &json!({"steps": [step("a", "sleep", back)]})), None);
     let back = json!({"x": {"$": [{"step": 6, "path": ["outcome"]}]}});
     let mut said = json!({"steps": [step("b", "sleep", back)]});
     said["plan"] = json!(1);
@@ -287,11 +228,7 @@ fn extensions_stay_within_the_plan() {
 #[test]
 fn a_refusal_is_short() {
     let mut whole = update();
-    set(
-        &mut whole,
-        &format!("/{}", "\u{1F980}".repeat(9_000)),
-        json!(1),
-    );
+    set(&mut whole, &format!("/{}", "\u{1F980}".repeat(9_000)), json!(1));
     let refusal = Plan::parse(&bytes(&whole)).expect_err("unknown field");
     assert!(refusal.detail.len() <= 1024);
 }

@@ -28,30 +28,15 @@ fn of(step: u8, prior: &[(u8, Vec<u8>)]) -> Prepared {
 /// A step gets its work and its bounds: its own, else its tool's, else the default.
 #[test]
 fn a_step_starts_with_its_bounds() {
-    let Prepared::Start {
-        work: Work::Process(launch),
-        spec,
-    } = of(1, &[got()])
-    else {
+    let Prepared::Start { work: Work::Process(launch), spec } = of(1, &[got()]) else {
         panic!("it starts");
     };
     assert_eq!(launch.argv, ["/usr/bin/dpkg", "-i", FILE]);
-    assert_eq!(
-        (spec.start_to_close_ms, spec.heartbeat_ms, spec.grace_ms),
-        (60_000, None, 5_000)
-    );
-    assert_eq!(
-        (spec.memory_bytes, spec.output_bytes),
-        (Some(209_715_200), 65_536)
-    );
+    assert_eq!((spec.start_to_close_ms, spec.heartbeat_ms, spec.grace_ms), (60_000, None, 5_000));
+    assert_eq!((spec.memory_bytes, spec.output_bytes), (Some(209_715_200), 65_536));
     assert_eq!(spec.retry.maximum_attempts, 1);
-    let Prepared::Start { work, spec } = of(2, &[]) else {
-        panic!("it starts")
-    };
-    assert_eq!(
-        (work, spec.memory_bytes, spec.output_bytes),
-        (Work::Reboot, None, OUTPUT_BYTES)
-    );
+    let Prepared::Start { work, spec } = of(2, &[]) else { panic!("it starts") };
+    assert_eq!((work, spec.memory_bytes, spec.output_bytes), (Work::Reboot, None, OUTPUT_BYTES));
 }
 
 /// A condition that does not hold skips the step; of several ends of a step the last one counts.
@@ -84,11 +69,7 @@ fn policy_is_asked_after_the_condition() {
 /// What an earlier step returned is judged like what a task wrote.
 #[test]
 fn a_result_does_not_pass_for_policy() {
-    let evil = end(
-        0,
-        "succeeded",
-        json!({"result": {"path": "/var/lib/../../etc/shadow"}}),
-    );
+    let evil = end(0, "succeeded", json!({"result": {"path": "/var/lib/../../etc/shadow"}}));
     match of(1, &[evil]) {
         Prepared::Refused(refusal) => assert_eq!(refusal.code, "parameter_invalid"),
         other => panic!("not refused: {other:?}"),
@@ -99,27 +80,14 @@ fn a_result_does_not_pass_for_policy() {
 #[test]
 fn extensions_are_prepared() {
     let mut whole = update();
-    set(
-        &mut whole,
-        "/ceilings",
-        json!({"steps": 2, "tools": ["sleep"]}),
-    );
+    set(&mut whole, "/ceilings", json!({"steps": 2, "tools": ["sleep"]}));
     let more =
         |name: &str| bytes(&json!({"steps": [step(name, "sleep", json!({"duration_ms": 7}))]}));
     let both = [more("a"), more("b")];
     let table = table(&policy());
     for index in [6, 7] {
         let found = prepare(&table, &bytes(&whole), &both, index, &[]);
-        assert!(
-            matches!(
-                found,
-                Prepared::Start {
-                    work: Work::Sleep(_),
-                    ..
-                }
-            ),
-            "{found:?}"
-        );
+        assert!(matches!(found, Prepared::Start { work: Work::Sleep(_), .. }), "{found:?}");
     }
     let twice = [more("a"), more("a")];
     let found = prepare(&table, &bytes(&whole), &twice, 6, &[]);
@@ -132,10 +100,7 @@ fn damage_is_told_apart() {
     let table = table(&policy());
     let plan = bytes(&update());
     let damaged = |plan: &[u8], step, prior: &[(u8, Vec<u8>)]| {
-        matches!(
-            prepare(&table, plan, &[], step, prior),
-            Prepared::Damaged(_)
-        )
+        matches!(prepare(&table, plan, &[], step, prior), Prepared::Damaged(_))
     };
     assert!(damaged(&plan[1..], 0, &[]));
     assert!(damaged(&plan, 6, &[]));

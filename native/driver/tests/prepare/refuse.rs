@@ -42,61 +42,20 @@ fn by_the_rules() {
     for (pointer, value, step, code, origin) in [
         ("/allow", json!([]), sound(), "not_allowed", POLICY),
         ("/allow/0/tools", json!([]), sound(), "not_allowed", RULE),
-        (
-            "/allow/0/source",
-            json!("dev"),
-            sound(),
-            "not_allowed",
-            POLICY,
-        ),
-        (
-            "/allow/0/tools",
-            json!(["fetch"]),
-            sound(),
-            "not_allowed",
-            RULE,
-        ),
+        ("/allow/0/source", json!("dev"), sound(), "not_allowed", POLICY),
+        ("/allow/0/tools", json!(["fetch"]), sound(), "not_allowed", RULE),
         ("/allow/0/tools", json!(["*"]), exec(), "not_allowed", RULE),
-        (
-            "/allow/0/tools",
-            json!(["*"]),
-            script("id"),
-            "not_allowed",
-            RULE,
-        ),
-        (
-            "/allow/0/tools",
-            json!(["*", "exec"]),
-            script("id"),
-            "not_allowed",
-            RULE,
-        ),
-        (
-            "/loopback",
-            json!(false),
-            exec(),
-            "signature_required",
-            RULE,
-        ),
-        (
-            "/loopback",
-            json!(false),
-            script("id"),
-            "signature_required",
-            RULE,
-        ),
+        ("/allow/0/tools", json!(["*"]), script("id"), "not_allowed", RULE),
+        ("/allow/0/tools", json!(["*", "exec"]), script("id"), "not_allowed", RULE),
+        ("/loopback", json!(false), exec(), "signature_required", RULE),
+        ("/loopback", json!(false), script("id"), "signature_required", RULE),
     ] {
         let mut whole = policy();
         assert!(run(&whole, step.clone()).is_ok());
         set(&mut whole, pointer, value);
         refused(&whole, &step, code, origin);
     }
-    refused(
-        &policy(),
-        &step("s", "none", json!({})),
-        "unknown_tool",
-        POLICY,
-    );
+    refused(&policy(), &step("s", "none", json!({})), "unknown_tool", POLICY);
 }
 
 /// How a step wants to run must be within what its tool declares.
@@ -111,27 +70,12 @@ fn by_the_manner() {
     ] {
         refused(&policy(), &changed(pointer, value), code, TOOL);
     }
-    assert!(
-        run(
-            &policy(),
-            changed("/clocks/start_to_close_ms", json!(600_000))
-        )
-        .is_ok()
-    );
+    assert!(run(&policy(), changed("/clocks/start_to_close_ms", json!(600_000))).is_ok());
     for (word, stop) in [("stop", false), ("rerun", true)] {
         let mut whole = policy();
-        set(
-            &mut whole,
-            "/tools/deb-install/on_interruption",
-            json!(word),
-        );
+        set(&mut whole, "/tools/deb-install/on_interruption", json!(word));
         assert!(run(&whole, changed("/stop", json!(!stop))).is_ok());
-        refused(
-            &whole,
-            &changed("/stop", json!(stop)),
-            "interruption_not_allowed",
-            TOOL,
-        );
+        refused(&whole, &changed("/stop", json!(stop)), "interruption_not_allowed", TOOL);
     }
 }
 
@@ -154,11 +98,7 @@ fn by_the_parameters() {
         refused(&policy(), &step, code, TOOL);
     }
     let mut whole = policy();
-    set(
-        &mut whole,
-        "/tools/plan/params/goal/maximum_bytes",
-        json!(100_000),
-    );
+    set(&mut whole, "/tools/plan/params/goal/maximum_bytes", json!(100_000));
     refused(&whole, &goal(65_600), "input_too_long", TOOL);
 }
 
@@ -173,31 +113,13 @@ fn by_what_is_run() {
         (exec(json!({"argv": []})), "parameter_invalid"),
         (exec(json!({"argv": "/bin/id"})), "parameter_invalid"),
         (exec(json!({"argv": ["id"]})), "parameter_invalid"),
-        (
-            exec(json!({"argv": ["/bin/id", null]})),
-            "parameter_invalid",
-        ),
+        (exec(json!({"argv": ["/bin/id", null]})), "parameter_invalid"),
         (exec(json!({"argv": ["/bin/id", "\0"]})), "argument_has_nul"),
-        (
-            exec(json!({"argv": ["/bin/id", long]})),
-            "argument_too_long",
-        ),
-        (
-            exec(json!({"argv": vec!["/bin/id"; 65]})),
-            "argument_too_long",
-        ),
-        (
-            exec(json!({"argv": ["/a"], "environment": []})),
-            "parameter_invalid",
-        ),
-        (
-            exec(json!({"argv": ["/a"], "stdin": 1})),
-            "parameter_invalid",
-        ),
-        (
-            exec(json!({"argv": ["/a"], "stdin": "é".repeat(33_000)})),
-            "input_too_long",
-        ),
+        (exec(json!({"argv": ["/bin/id", long]})), "argument_too_long"),
+        (exec(json!({"argv": vec!["/bin/id"; 65]})), "argument_too_long"),
+        (exec(json!({"argv": ["/a"], "environment": []})), "parameter_invalid"),
+        (exec(json!({"argv": ["/a"], "stdin": 1})), "parameter_invalid"),
+        (exec(json!({"argv": ["/a"], "stdin": "é".repeat(33_000)})), "input_too_long"),
         (variable("A=B", ""), "environment_invalid"),
         (variable("", ""), "environment_invalid"),
         (variable("LIMPET_FD", "0"), "environment_invalid"),
@@ -210,51 +132,24 @@ fn by_what_is_run() {
         refused(&policy(), &step, code, TOOL);
     }
     let mut whole = policy();
-    set(
-        &mut whole,
-        "/tools/exec/secrets",
-        json!({"TOKEN": "/etc/token"}),
-    );
+    set(&mut whole, "/tools/exec/secrets", json!({"TOKEN": "/etc/token"}));
     refused(&whole, &variable("TOKEN", "x"), "environment_invalid", TOOL);
 }
 
 /// What the host is asked to do.
 #[test]
 fn by_what_the_host_does() {
-    for topic in [
-        "",
-        "/a",
-        "a/",
-        "a//b",
-        "$SYS/a",
-        "a/+",
-        "a/b#",
-        "a\n",
-        "a\0",
-        "a/b/c/d/e",
-    ] {
+    for topic in ["", "/a", "a/", "a//b", "$SYS/a", "a/+", "a/b#", "a\n", "a\0", "a/b/c/d/e"] {
         refused(&policy(), &publish(topic, json!(1)), "topic_invalid", TOOL);
     }
     for (step, code) in [
         (publish(&"a".repeat(257), json!(1)), "parameter_invalid"),
         (publish("a", json!("x".repeat(16_385))), "payload_too_long"),
-        (
-            step("s", "sleep", json!({"duration_ms": -1})),
-            "parameter_invalid",
-        ),
-        (
-            step("s", "sleep", json!({"duration_ms": (1_u64 << 31) + 1})),
-            "parameter_invalid",
-        ),
-        (
-            step("s", "sleep", json!({"duration_ms": "1s"})),
-            "parameter_invalid",
-        ),
+        (step("s", "sleep", json!({"duration_ms": -1})), "parameter_invalid"),
+        (step("s", "sleep", json!({"duration_ms": (1_u64 << 31) + 1})), "parameter_invalid"),
+        (step("s", "sleep", json!({"duration_ms": "1s"})), "parameter_invalid"),
         (step("s", "sleep", json!({})), "parameter_missing"),
-        (
-            step("s", "reboot", json!({"now": true})),
-            "parameter_unknown",
-        ),
+        (step("s", "reboot", json!({"now": true})), "parameter_unknown"),
     ] {
         refused(&policy(), &step, code, TOOL);
     }

@@ -43,16 +43,8 @@ pub fn update() -> Value {
     set(&mut get, "/clocks/start_to_close_ms", json!(300_000));
     set(&mut get, "/retry/maximum_attempts", json!(5));
     let mut install = step("install", "deb-install", file);
-    set(
-        &mut install,
-        "/limits",
-        json!({"memory_bytes": 209_715_200}),
-    );
-    let mut check = step(
-        "check",
-        "http",
-        json!({"url": "http://127.0.0.1:8080/health"}),
-    );
+    set(&mut install, "/limits", json!({"memory_bytes": 209_715_200}));
+    let mut check = step("check", "http", json!({"url": "http://127.0.0.1:8080/health"}));
     set(&mut check, "/stop", json!(false));
     set(&mut check, "/guarded", json!(true));
     let mut rollback = step("rollback", "deb-rollback", json!({}));
@@ -60,14 +52,7 @@ pub fn update() -> Value {
     set(&mut rollback, "/when", when);
     let mut logs = step("logs", "journal-tail", json!({"unit": "app"}));
     set(&mut logs, "/finally", json!(true));
-    let mut whole = task(&[
-        get,
-        install,
-        step("boot", "reboot", json!({})),
-        check,
-        rollback,
-        logs,
-    ]);
+    let mut whole = task(&[get, install, step("boot", "reboot", json!({})), check, rollback, logs]);
     set(&mut whole, "/id", json!("app-2.4.1-kitchen"));
     whole
 }
@@ -150,12 +135,7 @@ pub fn ended(step: u8, more: Value) -> Option<Ended> {
 /// The second of two steps with this input, expanded after the first gave this result.
 pub fn expanded(input: Value, result: Value) -> Result<Map<String, Value>, Refusal> {
     let whole = task(&[step("get", "fetch", json!({})), step("use", "plan", input)]);
-    expand(
-        &plan(&whole),
-        1,
-        &[ended(0, json!({"result": result}))],
-        "kitchen",
-    )
+    expand(&plan(&whole), 1, &[ended(0, json!({"result": result}))], "kitchen")
 }
 
 /// One step alone, at submit and at dispatch, which must agree where nothing is a reference.

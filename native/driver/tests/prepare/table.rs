@@ -28,10 +28,7 @@ fn senseless_tables_are_refused() {
         ("/tools/sleep/program", json!("/bin/sleep")),
         ("/tools/sleep/hosts", json!(["a:1"])),
         ("/tools/sleep/on_interruption", json!("never")),
-        (
-            "/tools/sleep/params",
-            json!({"duration": {"type": "integer"}}),
-        ),
+        ("/tools/sleep/params", json!({"duration": {"type": "integer"}})),
         ("/tools/fetch/program", json!("/usr/bin/fetch")),
         ("/tools/fetch/hosts", json!(["fleet.lan"])),
         ("/tools/plan/program", json!("plan.py")),
@@ -40,14 +37,8 @@ fn senseless_tables_are_refused() {
         ("/tools/deb-rollback/argv", json!(["rollback"])),
         ("/tools/deb-rollback/argv", json!([{"param": "file"}])),
         ("/tools/deb-rollback/argv", json!(["/bin/a", "\0"])),
-        (
-            "/tools/deb-rollback/argv",
-            json!(["/bin/a", {"param": "file"}]),
-        ),
-        (
-            "/tools/deb-rollback/argv",
-            json!(["/bin/a", {"param": "file", "or": "x"}]),
-        ),
+        ("/tools/deb-rollback/argv", json!(["/bin/a", {"param": "file"}])),
+        ("/tools/deb-rollback/argv", json!(["/bin/a", {"param": "file", "or": "x"}])),
         ("/tools/deb-rollback/argv", json!(vec!["/bin/a"; 65])),
         ("/tools/deb-install/argv", json!(["/usr/bin/dpkg"])),
         ("/tools/deb-install/params/file/type", json!("file")),
@@ -67,10 +58,7 @@ fn senseless_tables_are_refused() {
         let mut whole = policy();
         set(&mut whole, pointer, value.clone());
         let error = Table::parse(&bytes(&whole)).expect_err("unusable");
-        assert!(
-            error.starts_with("cannot use policy table: "),
-            "{pointer} = {value}: {error}"
-        );
+        assert!(error.starts_with("cannot use policy table: "), "{pointer} = {value}: {error}");
     }
 }
 
@@ -80,10 +68,7 @@ fn a_fault_names_its_declaration() {
     let mut whole = policy();
     set(&mut whole, "/tools/deb-install/user", json!("-x"));
     let error = Table::parse(&bytes(&whole)).expect_err("unusable");
-    assert!(
-        error.contains("'deb-install'") && error.contains(TOOL),
-        "{error}"
-    );
+    assert!(error.contains("'deb-install'") && error.contains(TOOL), "{error}");
 }
 
 /// A declaration may narrow what its executor takes; the rest stays as the executor has it.
@@ -92,11 +77,7 @@ fn a_declaration_narrows_its_executor() {
     let mut whole = policy();
     let topic = json!({"topic": {"type": "choice", "choices": ["alarm"], "required": true}});
     set(&mut whole, "/tools/publish/params", topic);
-    let names: Vec<String> = table(&whole).tools["publish"]
-        .params
-        .keys()
-        .cloned()
-        .collect();
+    let names: Vec<String> = table(&whole).tools["publish"].params.keys().cloned().collect();
     assert_eq!(names, ["payload", "retain", "topic"]);
 }
 

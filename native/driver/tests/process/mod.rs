@@ -19,28 +19,16 @@ pub const PYTHON: &str = "/usr/bin/python3";
 /// Names the role of a program started by [`role`].
 const ROLE: &str = "LIMPET_TEST_ROLE";
 /// Only a test that would hang for ever meets it.
-const HANG: Timespec = Timespec {
-    tv_sec: 120,
-    tv_nsec: 0,
-};
+const HANG: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
 
 /// An instance that no other test has.
 pub fn instance() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "test-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub fn name(instance: &str, attempt: u32) -> AttemptName {
-    AttemptName {
-        instance: instance.to_owned(),
-        task: 7,
-        step: 0,
-        attempt,
-    }
+    AttemptName { instance: instance.to_owned(), task: 7, step: 0, attempt }
 }
 
 pub fn launch(directory: &Path, argv: &[&str]) -> Launch {
@@ -57,10 +45,7 @@ pub fn launch(directory: &Path, argv: &[&str]) -> Launch {
 /// Every containment that this system and this user have.
 pub fn tiers(instance: &str) -> Vec<Containment> {
     let tiers = [Tier::CgroupV2, Tier::CgroupV1, Tier::Marker];
-    tiers
-        .iter()
-        .filter_map(|&tier| Containment::of_tier(instance, tier))
-        .collect()
+    tiers.iter().filter_map(|&tier| Containment::of_tier(instance, tier)).collect()
 }
 
 pub fn is_root() -> bool {
@@ -102,10 +87,7 @@ fn read_until(fd: &OwnedFd, end: Option<u8>) -> String {
         let count = file.read(&mut chunk).expect("a pipe");
         text.extend_from_slice(&chunk[..count]);
         if count == 0 || end.is_some() && text.last() == end.as_ref() {
-            return String::from_utf8(text)
-                .expect("text")
-                .trim_end_matches('\n')
-                .to_owned();
+            return String::from_utf8(text).expect("text").trim_end_matches('\n').to_owned();
         }
     }
 }
@@ -125,20 +107,12 @@ pub fn end(containment: &Containment, child: Child) -> Ended {
     let report = read_all(&child.report);
     wait_readable(&child.pidfd);
     let swept = containment.sweep(&child.cell);
-    Ended {
-        stdout,
-        stderr,
-        report,
-        status: reap(&child),
-        swept,
-    }
+    Ended { stdout, stderr, report, status: reap(&child), swept }
 }
 
 pub fn reap(child: &Child) -> WaitIdStatus {
     let leader = WaitId::PidFd(child.pidfd.as_fd());
-    waitid(leader, WaitIdOptions::EXITED)
-        .expect("our child")
-        .expect("its status")
+    waitid(leader, WaitIdOptions::EXITED).expect("our child").expect("its status")
 }
 
 /// A program that runs the test `acts` of this test program, in which [`acting`] is `role`.
@@ -147,9 +121,7 @@ pub fn role(prefix: &[&str], role: &str) -> Command {
     let own = std::env::current_exe().expect("our own path");
     let mut words = prefix.iter().map(PathBuf::from).chain([own]);
     let mut command = Command::new(words.next().expect("a program"));
-    command
-        .args(words)
-        .args(["acts", "--exact", "--nocapture", "--test-threads=1"]);
+    command.args(words).args(["acts", "--exact", "--nocapture", "--test-threads=1"]);
     command.env(ROLE, role);
     command
 }
@@ -163,8 +135,5 @@ pub fn play(prefix: &[&str], name: &str) {
     let output = role(prefix, name).output().expect("a role");
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{name}: {text}{errors}"
-    );
+    assert!(output.status.success() && text.contains("1 passed"), "{name}: {text}{errors}");
 }

@@ -36,10 +36,7 @@ impl Host {
         let wake = Box::new(move || {
             let _ = sender.try_send(());
         });
-        Host {
-            uplink: start(wake).unwrap(),
-            woken,
-        }
+        Host { uplink: start(wake).unwrap(), woken }
     }
 
     pub fn record(&self) -> LinkRecord {
@@ -58,10 +55,7 @@ impl Host {
             if record.epoch == epoch && record.stage == stage {
                 return record;
             }
-            assert!(
-                record.epoch != epoch || record.stage != Stage::Down,
-                "{record:?}"
-            );
+            assert!(record.epoch != epoch || record.stage != Stage::Down, "{record:?}");
         }
     }
 
@@ -96,13 +90,7 @@ pub fn target(host: &str, port: u16) -> Target {
         handshake: PATIENCE,
         connack: PATIENCE,
     };
-    Target {
-        host: host.into(),
-        port,
-        tls: None,
-        timeouts,
-        maximum_packet_bytes: 1 << 20,
-    }
+    Target { host: host.into(), port, tls: None, timeouts, maximum_packet_bytes: 1 << 20 }
 }
 
 /// A listener on the loopback.

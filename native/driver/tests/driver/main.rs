@@ -1,0 +1,144 @@
+//! The whole driver with real processes and a real disk, without a host language or a broker.
+
+mod rig;
+
+use rig::{Rig, step};
+use serde_json::json;
+use std::time::Duration;
+
+#[test]
+fn a_task_runs_to_its_durable_result_with_references_and_finally() {
+    let mut rig = Rig::new();
+    rig.submit(
+        "first",
+        json!([
+            step("say", json!({"argv": ["/bin/sh", "-c", "echo '{\"result\":{\"n\":7}}' >&3"]})),
+            step(
+                "use",
+                json!({"argv": ["/bin/echo", {"$": [{"step": 0, "path": ["result", "n"]}]}]})
+            ),
+            rig::finally(step("end", json!({"argv": ["/bin/true"]}))),
+        ]),
+    );
+    let told = rig.result("first");
+    assert_eq!(told["outcome"], "succeeded", "{told:#}");
+    assert_eq!(told["steps"][0]["result"]["n"], 7);
+    assert_eq!(told["steps"][1]["stdout"]["head"], "7\n");
+    assert_eq!(told["steps"][2]["outcome"], "succeeded");
+}
+
+#[test]
+fn exit_code_signal_and_clock_are_told_apart() {
+    let mut rig = Rig::new();
+    let mut slow = step("slow", json!({"argv": ["/bin/sleep", "60"]}));
+    slow["clocks"]["start_to_close_ms"] = json!(80);
+    for (id, step) in [
+        ("code", step("code", json!({"argv": ["/bin/sh", "-c", "exit 3"]}))),
+        ("signal", step("signal", json!({"argv": ["/bin/sh", "-c", "kill -SEGV $$"]}))),
+        ("clock", slow),
+        ("missing", step("missing", json!({"argv": ["/does/not/exist"]}))),
+    ] {
+        rig.submit(id, json!([step]));
+    }
+    let told = |rig: &mut Rig, id| rig.result(id)["steps"][0].clone();
+    let code = told(&mut rig, "code");
+    assert_eq!((&code["outcome"], &code["exit_code"]), (&json!("failed"), &json!(3)));
+    let signal = told(&mut rig, "signal");
+    assert_eq!((&signal["outcome"], &signal["signal"]), (&json!("killed"), &json!(11)));
+    let clock = told(&mut rig, "clock");
+    assert_eq!(
+        (&clock["outcome"], &clock["clock"]),
+        (&json!("timed_out"), &json!("start_to_close"))
+    );
+    let missing = told(&mut rig, "missing");
+    assert_eq!(
+        (&missing["outcome"], &missing["reason"]),
+        (&json!("failed"), &json!("exec_failed"))
+    );
+}
+
+#[test]
+fn a_failed_attempt_is_tried_again_and_the_tries_are_counted() {
+    let mut rig = Rig::new();
+    let script = "test -e seen && exit 0; touch seen; exit 1";
+    let mut step = step("flaky", json!({"argv": ["/bin/sh", "-c", script]}));
+    step["retry"]["maximum_attempts"] = json!(3);
+    step["stop"] = json!(false);
+    rig.submit("again", json!([step]));
+    let told = rig.result("again");
+    assert_eq!(told["outcome"], "succeeded", "{told:#}");
+    assert_eq!(told["steps"][0]["attempts"], 2);
+}
+
+#[test]
+fn the_end_of_a_task_ends_its_whole_tree() {
+    let mut rig = Rig::new();
+    let mark = rig.path("tree");
+    // Double-forked, in a session of its own, deaf to TERM, with the pipes open.
+    let script = format!(
+        "trap '' TERM; (setsid sh -c \"trap '' TERM; echo \\$\\$ > {0}; exec sleep 1000\" &) ; sleep 1000",
+        mark.display()
+    );
+    let mut step = step("tree", json!({"argv": ["/bin/sh", "-c", script]}));
+    step["clocks"]["grace_ms"] = json!(100);
+    rig.submit("tree", json!([step]));
+    let pid = rig.wait_for_file(&mark);
+    rig.cancel("tree");
+    let told = rig.result("tree");
+    assert_eq!(told["outcome"], "cancelled", "{told:#}");
+    assert_eq!(told["steps"][0]["outcome"], "cancelled");
+    assert!(!rig::alive(&pid), "descendant {pid} outlived its task");
+}
+
+#[test]
+fn a_chatty_stderr_and_a_held_pipe_block_nothing() {
+    let mut rig = Rig::new();
+    let chatty = "yes chatter | head -c 3000000 >&2; (setsid sleep 1000 &); echo done";
+    rig.submit("chatty", json!([step("chatty", json!({"argv": ["/bin/sh", "-c", chatty]}))]));
+    let told = rig.result("chatty");
+    assert_eq!(told["outcome"], "succeeded", "{told:#}");
+    assert_eq!(told["steps"][0]["stderr"]["bytes"], 3_000_000);
+    assert_eq!(told["steps"][0]["stdout"]["head"], "done\n");
+    assert!(told["steps"][0]["stragglers"].as_u64() >= Some(1), "{told:#}");
+}
+
+#[test]
+fn what_is_not_allowed_is_refused_before_anything_is_kept() {
+    let mut rig = Rig::new();
+    let mut plan = rig.plan("no", json!([step("no", json!({"argv": ["/bin/true"]}))]));
+    plan["source"] = json!("stranger");
+    let refusal = rig.refused(&plan);
+    assert_eq!(refusal.code, "not_allowed");
+    assert!(refusal.detail.contains("policy.toml"), "{}", refusal.detail);
+}
+
+#[test]
+fn a_restart_keeps_results_and_identities() {
+    let mut rig = Rig::new();
+    rig.submit("kept", json!([step("ok", json!({"argv": ["/bin/true"]}))]));
+    let first = rig.result_undelivered("kept");
+    rig.restart();
+    let second = rig.result_undelivered("kept");
+    assert_eq!(first, second, "a result is the same whenever it is told");
+    rig.deliver("kept");
+    rig.restart();
+    let again = rig.submit_again("kept", json!([step("ok", json!({"argv": ["/bin/true"]}))]));
+    assert_eq!(again["outcome"], "succeeded", "the id is remembered with its outcome");
+}
+
+#[test]
+fn a_stalled_journal_and_a_stalled_spawner_move_no_deadline() {
+    let mut rig = Rig::new();
+    let mark = rig.path("running");
+    let script = format!("echo $$ > {}; exec sleep 60", mark.display());
+    let mut slow = step("slow", json!({"argv": ["/bin/sh", "-c", script]}));
+    slow["clocks"]["start_to_close_ms"] = json!(1_500);
+    rig.submit("slow", json!([slow]));
+    let pid = rig.wait_for_file(&mark);
+    rig.stall(Duration::from_secs(5));
+    let ended = rig.wait_for_death(&pid);
+    let told = rig.result("slow");
+    let started = told["steps"][0]["started_ms"].as_u64().expect("a number");
+    assert_eq!(told["steps"][0]["clock"], "start_to_close");
+    assert!(ended < started + 1_500 + 1_000, "ended {} ms after its start", ended - started);
+}

@@ -1,0 +1,232 @@
+//! A host for the tests: submits plans, collects what it is told.
+
+use limpet_driver::driver::Driver;
+use limpet_driver::host::{Request, Told};
+use limpet_driver::launch::Refusal;
+use limpet_driver::settings::Settings;
+use limpet_driver::{intake, names};
+use rustix::event::{PollFd, PollFlags, poll};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// No test waits longer; none is judged by how long it took.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One driver at a time: it takes every child of the process for its own.
+static ALONE: Mutex<()> = Mutex::new(());
+
+pub struct Rig {
+    driver: Option<Driver>,
+    directory: tempfile::TempDir,
+    results: HashMap<String, (u64, Value)>,
+    answers: HashMap<u64, (u32, Value)>,
+    tokens: u64,
+    _alone: MutexGuard<'static, ()>,
+}
+
+pub fn step(name: &str, input: Value) -> Value {
+    json!({
+        "name": name, "tool": "exec", "finally": false, "stop": true, "guarded": false, "keep": false,
+        "clocks": {"schedule_to_start_ms": null, "start_to_close_ms": 30_000, "heartbeat_ms": null, "grace_ms": 1_000},
+        "retry": {"maximum_attempts": 1, "initial_interval_ms": 10, "backoff_coefficient_milli": 2000,
+                  "maximum_interval_ms": 1000, "jitter_milli": 0, "on": "any"},
+        "when": null, "limits": {}, "input": input,
+    })
+}
+
+pub fn finally(mut step: Value) -> Value {
+    step["finally"] = json!(true);
+    step
+}
+
+pub fn alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(now.as_millis()).expect("before the year 584 million")
+}
+
+impl Rig {
+    pub fn new() -> Rig {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rig = Rig {
+            _alone: alone,
+            directory,
+            driver: None,
+            results: HashMap::new(),
+            answers: HashMap::new(),
+            tokens: 0,
+        };
+        rig.restart();
+        rig
+    }
+
+    fn settings(&self) -> Settings {
+        let root = self.directory.path();
+        let settings = json!({
+            "state_directory": root, "clock": "always", "segment_bytes": 1024 * 1024,
+            "limits": {"tasks": 64, "steps": 256, "attempts": 8, "ids": 256},
+            "table": {
+                "device": "bench", "policy_file": "/etc/limpet/policy.toml",
+                "task_root": root.join("tasks"), "loopback": true,
+                "worker": ["/bin/false"], "native": ["/bin/false"],
+                "allow": [{"source": "ops", "tools": ["exec"], "origin": "/etc/limpet/policy.toml:3"}],
+                "tools": {"exec": {
+                    "executor": "exec", "params": {}, "environment": {}, "secrets": {}, "user": null,
+                    "ceilings": {"start_to_close_ms": null, "memory_bytes": null, "output_bytes": null},
+                    "on_interruption": "any", "heartbeat": false, "origin": "built in",
+                }},
+            },
+        });
+        serde_json::from_value(settings).expect("the settings are well formed")
+    }
+
+    pub fn restart(&mut self) {
+        self.driver = None;
+        self.results.clear();
+        std::fs::create_dir_all(self.path("tasks")).expect("a directory can be made");
+        self.driver = Some(Driver::open(&self.settings()).expect("the driver opens"));
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn driver(&self) -> &Driver {
+        self.driver.as_ref().expect("open")
+    }
+
+    pub fn plan(&self, id: &str, steps: Value) -> Value {
+        json!({
+            "plan": 1, "id": id, "source": "ops", "expires_at_ms": wall_ms() + 3_600_000,
+            "schedule_to_close_ms": null, "finally_ms": 30_000, "priority": 0,
+            "ceilings": {"steps": 0, "tools": []}, "steps": steps,
+        })
+    }
+
+    fn hand_in(&mut self, plan: &Value) -> Result<u64, Refusal> {
+        self.tokens += 1;
+        let text = plan.to_string();
+        let digest = [7; 32];
+        let table = &self.driver().table;
+        let submission = intake::submission(table, self.tokens, &digest, false, text.as_bytes())?;
+        self.driver().request(Request::Submit(Box::new(submission))).expect("there is room");
+        Ok(self.tokens)
+    }
+
+    pub fn submit(&mut self, id: &str, steps: Value) {
+        let plan = self.plan(id, steps);
+        let token = self.hand_in(&plan).expect("allowed");
+        let (verdict, _) = self.answer(token);
+        assert_eq!(verdict, limpet_driver::verdict::ACCEPTED);
+    }
+
+    pub fn submit_again(&mut self, id: &str, steps: Value) -> Value {
+        let plan = self.plan(id, steps);
+        let token = self.hand_in(&plan).expect("allowed");
+        let (verdict, text) = self.answer(token);
+        assert_eq!(verdict, limpet_driver::verdict::ENDED);
+        text
+    }
+
+    pub fn refused(&mut self, plan: &Value) -> Refusal {
+        self.hand_in(plan).expect_err("refused")
+    }
+
+    pub fn cancel(&mut self, id: &str) {
+        self.tokens += 1;
+        let (token, source) = (self.tokens, names::source("ops"));
+        let request = Request::Cancel {
+            token,
+            key: names::key("ops", id),
+            source,
+            any: false,
+            expires_ms: wall_ms() + 1000,
+        };
+        self.driver().request(request).expect("there is room");
+    }
+
+    pub fn stall(&self, time: Duration) {
+        self.driver().stall_others(time);
+    }
+
+    fn answer(&mut self, token: u64) -> (u32, Value) {
+        self.until(|rig| rig.answers.remove(&token))
+    }
+
+    /// The result of a task, which is then delivered.
+    pub fn result(&mut self, id: &str) -> Value {
+        let told = self.result_undelivered(id);
+        self.deliver(id);
+        told
+    }
+
+    pub fn result_undelivered(&mut self, id: &str) -> Value {
+        let id = id.to_owned();
+        self.until(move |rig| rig.results.get(&id).map(|(_, told)| told.clone()))
+    }
+
+    pub fn deliver(&mut self, id: &str) {
+        let (task, _) = self.results.remove(id).expect("it was told");
+        let request = Request::Delivered(names::unpack_task(task));
+        self.driver().request(request).expect("there is room");
+    }
+
+    fn until<T>(&mut self, mut found: impl FnMut(&mut Rig) -> Option<T>) -> T {
+        let begin = Instant::now();
+        loop {
+            self.hear();
+            if let Some(value) = found(self) {
+                return value;
+            }
+            assert!(begin.elapsed() < PATIENCE, "it never came");
+            let wake = self.driver().host.wake.clone();
+            let mut fds = [PollFd::new(&wake, PollFlags::IN)];
+            let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
+            let _ = poll(&mut fds, Some(&second));
+        }
+    }
+
+    fn hear(&mut self) {
+        self.driver().host.wake.rest();
+        while let (Some(told), _) = self.driver().host.pop(|_| true) {
+            match told {
+                Told::Answer { token, verdict, text, .. } => {
+                    let text = serde_json::from_str(&text).expect("JSON");
+                    self.answers.insert(token, (verdict, text));
+                }
+                Told::Result { task, text } => {
+                    let told: Value = serde_json::from_str(&text).expect("JSON");
+                    let id = told["id"].as_str().expect("an id").to_owned();
+                    self.results.insert(id, (task, told));
+                }
+                _ => {}
+            }
+        }
+        self.driver().polled();
+    }
+
+    pub fn wait_for_file(&mut self, path: &Path) -> String {
+        self.until(|_| {
+            let text = std::fs::read_to_string(path).ok()?;
+            text.ends_with('\n').then(|| text.trim().to_owned())
+        })
+    }
+
+    /// Wall ms at which a process was found dead.
+    pub fn wait_for_death(&mut self, pid: &str) -> u64 {
+        let begin = Instant::now();
+        while alive(pid) {
+            assert!(begin.elapsed() < PATIENCE, "it never died");
+            std::thread::yield_now();
+        }
+        wall_ms()
+    }
+}
