@@ -46,7 +46,7 @@ class Core:
         self._view = memoryview(ffi.buffer(self._blob))
         self._count = ffi.new("uint32_t *")
         text = orjson.dumps(settings)
-        handle_out = ffi.new("Core **")
+        handle_out = ffi.new("LimpetCore **")
         _done(lib.limpet_open(ffi.from_buffer(text), len(text), handle_out))
         self._handle = handle_out[0]
 

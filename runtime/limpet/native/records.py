@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-SUBMIT, CANCEL, EXTEND, DELIVERED, HOST_DONE, LIST, DRAIN, TELL = range(1, 9)
+SUBMIT, CANCEL, EXTEND, DELIVERED, HOST_DONE, LIST, DRAIN = range(1, 8)
 
 # The operations' names in the header.
 OPERATIONS = {
@@ -18,7 +18,6 @@ OPERATIONS = {
     HOST_DONE: "HOST_DONE",
     LIST: "LIST",
     DRAIN: "DRAIN",
-    TELL: "TELL",
 }
 KINDS = {
     1: "answer",
