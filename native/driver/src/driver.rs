@@ -1,6 +1,6 @@
 //! Opening and closing: reads the journal into a machine, starts the threads, ends them again.
 
-use crate::clock::{Clock, monotonic};
+use crate::clock::Clock;
 use crate::containment::{Containment, become_subreaper};
 use crate::host::{Outbound, Request};
 use crate::names;
@@ -15,6 +15,7 @@ use limpet_core::machine::Stats;
 use limpet_core::record::Record;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -66,62 +67,34 @@ impl Driver {
     /// # Errors
     /// A sentence that names what is wrong and what happens next.
     pub fn open(settings: &Settings) -> Result<Driver, String> {
-        let table = Table::parse(settings.table.to_string().as_bytes())?;
-        let table = Arc::new(table);
         let clock = Clock::new(&settings.boot_id_file, settings.clock)?;
         let instance = instance(&settings.state_directory)?;
-        let limits = settings.limits.limits(settings.segment_bytes);
-        let mut machine = Machine::new(limits, random(), clock.now())?;
-        let mut opened = Opened { arena_bytes: limits.arena_bytes(), ..Opened::default() };
-        let mut owners = vec![Owner::default(); limits.tasks as usize];
-        let directory = settings.state_directory.join("journal");
-        let store =
-            replay(&directory, settings.segment_bytes, &mut machine, &mut owners, &mut opened)?;
         let containment = Arc::new(match settings.containment {
             Containing::Auto => Containment::probe(&instance),
             Containing::Marker => Containment::marker_only(&instance),
         });
         become_subreaper().map_err(|cause| failed("become a subreaper", &cause))?;
-        opened.containment = containment.tier();
+        let (journal_orders, spawner_orders, mut unstarted) =
+            Unstarted::assemble(settings, clock, instance, containment.tier(), random())?;
+        // Whatever an earlier run left behind ends before any task of it is judged.
         let swept = containment.sweep_leftovers();
-        opened.leftovers = swept.killed;
+        unstarted.opened.leftovers = swept.killed;
         if swept.remaining > 0 {
             return Err(format!(
                 "cannot end {} processes of an earlier run: they do not die (no task is replayed)",
                 swept.remaining
             ));
         }
-        machine.recovered(clock.now());
-        opened.tasks = machine.tasks().count();
-        let host = Outbound::new().map_err(|cause| failed("make a descriptor", &cause))?;
-        let (timer, messages) =
-            Inbox::new().map_err(|cause| failed("make a descriptor", &cause))?;
-        let stats = Arc::new(Mutex::new(Stats::default()));
-        let (to_journal, journal_orders) = Patient::new(RING_MAX);
-        let (to_spawner, spawner_orders) = Patient::new(RING_MAX);
-        let parts = Parts {
-            machine,
-            owners,
-            clock,
-            messages,
-            wake: timer.wake.clone(),
-            host: host.clone(),
-            journal: to_journal,
-            spawner: to_spawner,
-            instance,
-            containment: containment.tier(),
-            stats: Arc::clone(&stats),
-        };
-        let state = Timer::new(parts, limits.attempts)
-            .map_err(|cause| failed("make a descriptor", &cause))?;
-        let keeper = journal::Journal::new(store, Arc::clone(&table), timer.clone(), host.clone());
-        let inbox = timer.clone();
+        let Unstarted { table, host, opened, inbox, stats, timer, journal } = unstarted;
+        let to_timer = inbox.clone();
         let threads = vec![
-            thread("limpet-spawner", move || spawner::run(&containment, &inbox, &spawner_orders))?,
-            thread("limpet-journal", move || keeper.run(&journal_orders))?,
-            thread("limpet-timer", move || state.run())?,
+            thread("limpet-spawner", move || {
+                spawner::run(&containment, &to_timer, &spawner_orders);
+            })?,
+            thread("limpet-journal", move || journal.run(&journal_orders))?,
+            thread("limpet-timer", move || timer.run())?,
         ];
-        Ok(Driver { table, host, opened, timer, stats, threads })
+        Ok(Driver { table, host, opened, timer: inbox, stats, threads })
     }
 
     /// Hands a request to the timer; returns it when there is no room just now.
@@ -166,6 +139,65 @@ impl Drop for Driver {
         while let Some(thread) = self.threads.pop() {
             let _ = thread.join();
         }
+    }
+}
+
+/// All the parts of a driver before its threads start, or without them.
+pub(crate) struct Unstarted {
+    pub table: Arc<Table>,
+    pub host: Outbound,
+    pub opened: Opened,
+    pub inbox: Inbox,
+    pub stats: Arc<Mutex<Stats>>,
+    pub timer: Timer,
+    pub journal: journal::Journal,
+}
+
+type Orders = (Receiver<journal::Order>, Receiver<spawner::Order>, Unstarted);
+
+impl Unstarted {
+    /// Reads the journal into a machine and puts the parts together.
+    pub fn assemble(
+        settings: &Settings,
+        clock: Clock,
+        instance: String,
+        containment: &'static str,
+        seed: u64,
+    ) -> Result<Orders, String> {
+        let table = Arc::new(Table::parse(settings.table.to_string().as_bytes())?);
+        let limits = settings.limits.limits(settings.segment_bytes);
+        let mut machine = Machine::new(limits, seed, clock.now())?;
+        let arena_bytes = limits.arena_bytes();
+        let mut opened = Opened { arena_bytes, containment, ..Opened::default() };
+        let mut owners = vec![Owner::default(); limits.tasks as usize];
+        let directory = settings.state_directory.join("journal");
+        let store =
+            replay(&directory, settings.segment_bytes, &mut machine, &mut owners, &mut opened)?;
+        machine.recovered(clock.now());
+        opened.tasks = machine.tasks().count();
+        let descriptor = |cause| failed("make a descriptor", &cause);
+        let host = Outbound::new().map_err(descriptor)?;
+        let (inbox, messages) = Inbox::new().map_err(descriptor)?;
+        let stats = Arc::new(Mutex::new(Stats::default()));
+        let (to_journal, journal_orders) = Patient::new(RING_MAX);
+        let (to_spawner, spawner_orders) = Patient::new(RING_MAX);
+        let parts = Parts {
+            machine,
+            owners,
+            clock,
+            messages,
+            wake: inbox.wake.clone(),
+            host: host.clone(),
+            journal: to_journal,
+            spawner: to_spawner,
+            instance,
+            containment,
+            stats: Arc::clone(&stats),
+        };
+        let timer = Timer::new(parts, limits.attempts).map_err(descriptor)?;
+        let journal = journal::Journal::new(store, Arc::clone(&table), inbox.clone(), host.clone());
+        let unstarted = Unstarted { table, host, opened, inbox, stats, timer, journal };
+        Ok((journal_orders, spawner_orders, unstarted))
     }
 }
 
@@ -248,8 +280,8 @@ fn random() -> u64 {
     let mut bytes = [0; 8];
     match getrandom(&mut bytes, GetRandomFlags::empty()) {
         Ok(8) => u64::from_le_bytes(bytes),
-        // Only a kernel without random numbers comes here; ids then differ by time.
-        _ => monotonic().0 ^ names::source("limpet"),
+        // Only a kernel without random numbers comes here.
+        _ => u64::from(std::process::id()) ^ names::source("limpet"),
     }
 }
 

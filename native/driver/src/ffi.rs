@@ -8,14 +8,18 @@
 use crate::driver::Driver;
 use crate::export;
 use crate::guard::{Status, error, last_error};
-use crate::host::{Request, Told};
+use crate::host::{Outbound, Request, Told};
+use crate::manual::Manual;
 use crate::names::{unpack_attempt, unpack_task};
-use crate::settings;
+use crate::settings::{self, Settings};
+use crate::table::Table;
 use crate::uplink::{LinkRecord, Uplink};
-use crate::{frame, intake, names};
+use crate::{frame, intake, names, scan};
+use limpet_core::Instant;
 use limpet_core::message::Exit;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Version of this ABI: major in the upper half. A host that was built for another major must not go on.
 pub const ABI_VERSION: u32 = 1 << 16;
@@ -23,8 +27,60 @@ pub const ABI_VERSION: u32 = 1 << 16;
 /// The core, opaque to the host.
 pub struct Core {
     pub(crate) poisoned: AtomicBool,
-    driver: Driver,
-    uplink: Uplink,
+    running: Running,
+}
+
+/// A core with threads, or one that its host moves.
+enum Running {
+    Threads { driver: Driver, uplink: Uplink },
+    // A host has one thread; the lock is never contended.
+    ByHand(Box<Mutex<Manual>>),
+}
+
+impl Core {
+    fn table(&self) -> Arc<Table> {
+        match &self.running {
+            Running::Threads { driver, .. } => Arc::clone(&driver.table),
+            Running::ByHand(manual) => Arc::clone(&by_hand(manual).parts.table),
+        }
+    }
+
+    fn host(&self) -> Outbound {
+        match &self.running {
+            Running::Threads { driver, .. } => driver.host.clone(),
+            Running::ByHand(manual) => by_hand(manual).parts.host.clone(),
+        }
+    }
+
+    fn uplink(&self) -> Option<&Uplink> {
+        match &self.running {
+            Running::Threads { uplink, .. } => Some(uplink),
+            Running::ByHand(_) => None,
+        }
+    }
+
+    fn request(&self, request: Request) -> Status {
+        match &self.running {
+            Running::Threads { driver, .. } => {
+                driver.request(request).map_or(Status::Busy, |()| Status::Ok)
+            }
+            Running::ByHand(manual) => {
+                by_hand(manual).request(request);
+                Status::Ok
+            }
+        }
+    }
+
+    /// A thread that ended by itself has panicked: nothing more can be promised.
+    fn check_threads(&self) {
+        if let Running::Threads { driver, .. } = &self.running {
+            assert!(!driver.broken(), "a thread of the driver has ended");
+        }
+    }
+}
+
+fn by_hand(manual: &Mutex<Manual>) -> MutexGuard<'_, Manual> {
+    manual.lock().expect("a panic has poisoned the handle before the lock")
 }
 
 /// One thing the host asks for. Fields that an operation does not name are zero.
@@ -121,6 +177,20 @@ export! {
         }
     }
 
+    /// Opens a core without threads, for tests of a host: its clock stands at `at_ns` until it is moved.
+    fn limpet_open_manual(
+        settings: *const u8, length: usize, seed: u64, at_ns: u64, core_out: *mut *mut Core,
+    ) {
+        let Some(bytes) = slice(settings, length) else { return Status::Null };
+        if core_out.is_null() {
+            return Status::Null;
+        }
+        match open_by_hand(bytes, seed, at_ns) {
+            Ok(core) => write(core_out, Box::into_raw(Box::new(core))),
+            Err(text) => error(Status::Failed, text),
+        }
+    }
+
     /// Closes the core: what runs is killed, what is written is committed. Null is fine.
     fn limpet_close(core: *mut Core) {
         if !core.is_null() {
@@ -148,6 +218,23 @@ export! {
         }
     }
 
+    /// Reads a journal that is not locked: JSON lines of the records behind `after`, as many as fit. The
+    /// directory is a path; nothing is written when there are no more.
+    fn limpet_scan(
+        directory: *const u8, length: usize, after: u64, text_out: *mut u8, size: usize,
+        length_out: *mut usize,
+    ) {
+        let Some(bytes) = slice(directory, length) else { return Status::Null };
+        let Ok(path) = std::str::from_utf8(bytes) else {
+            return error(Status::Invalid, "cannot read a journal: its path is not UTF-8");
+        };
+        match scan::lines(std::path::Path::new(path), after, size) {
+            Ok((text, more)) if text.is_empty() && more => Status::TooSmall,
+            Ok((text, _)) => copy_out(text.as_bytes(), text_out, size, length_out, false),
+            Err(text) => error(Status::Failed, text),
+        }
+    }
+
     /// The last error of this thread, cut to the buffer.
     fn limpet_last_error(text_out: *mut u8, size: usize, length_out: *mut usize) {
         copy_out(last_error().as_bytes(), text_out, size, length_out, true)
@@ -157,7 +244,7 @@ export! {
 export! {
     /// The descriptor that polls readable while there is something to poll. It stays the core's.
     fn limpet_event_fd(core: handle, fd_out: *mut i32) {
-        write(fd_out, core.driver.host.wake.as_fd().as_raw_fd())
+        write(fd_out, core.host().wake.as_fd().as_raw_fd())
     }
 
     /// Hands in a batch; writes one status per item, each a number of `Status`.
@@ -171,9 +258,7 @@ export! {
         if results_out.is_null() && count > 0 {
             return Status::Null;
         }
-        if core.driver.broken() {
-            panic!("a thread of the driver has ended");
-        }
+        core.check_threads();
         for (place, item) in items.iter().enumerate() {
             let status = submit(core, item, blob);
             // SAFETY: the caller gives room for `count` results.
@@ -191,14 +276,15 @@ export! {
             return Status::Null;
         }
         // Quiet first: whatever comes from here on makes it readable again.
-        core.driver.host.wake.rest();
-        while let Some(record) = core.uplink.next_record() {
-            core.driver.host.push(link_told(record));
+        let host = core.host();
+        host.wake.rest();
+        while let Some(record) = core.uplink().and_then(Uplink::next_record) {
+            host.push(link_told(record));
         }
         let (mut count, mut used, mut rest) = (0u32, 0usize, true);
         while count < events_max {
             let left = blob_size - used;
-            let (told, more) = core.driver.host.pop(|told| text_of(told).len() <= left);
+            let (told, more) = host.pop(|told| text_of(told).len() <= left);
             let Some(told) = told else {
                 if more && count == 0 {
                     return Status::TooSmall;
@@ -218,14 +304,12 @@ export! {
             count += 1;
         }
         if rest {
-            core.driver.host.wake.wake();
+            host.wake.wake();
         }
-        if count > 0 {
-            core.driver.polled();
+        if let (Running::Threads { driver, .. }, true) = (&core.running, count > 0) {
+            driver.polled();
         }
-        if core.driver.broken() {
-            panic!("a thread of the driver has ended");
-        }
+        core.check_threads();
         write(count_out, count)
     }
 
@@ -233,36 +317,86 @@ export! {
     fn limpet_connect(core: handle, target: *const u8, length: usize, epoch_out: *mut u64) {
         let Some(bytes) = slice(target, length) else { return Status::Null };
         match settings::target(bytes) {
-            Ok(target) => write(epoch_out, core.uplink.connect(target)),
+            Ok(target) => match core.uplink() {
+                Some(uplink) => write(epoch_out, uplink.connect(target)),
+                None => error(Status::Invalid, "cannot connect: a core by hand has no uplink"),
+            },
             Err(text) => error(Status::Invalid, text),
         }
     }
 
     /// Ends a connection.
     fn limpet_disconnect(core: handle, epoch: u64) {
-        core.uplink.disconnect(epoch);
+        if let Some(uplink) = core.uplink() {
+            uplink.disconnect(epoch);
+        }
         Status::Ok
+    }
+
+    /// Moves the clock of a core by hand to an instant, through every deadline on the way.
+    fn limpet_advance(core: handle, to_ns: u64) {
+        let Running::ByHand(manual) = &core.running else { return not_by_hand() };
+        by_hand(manual).advance(Instant(to_ns));
+        Status::Ok
+    }
+
+    /// Tells a core by hand how the world answers: JSON, see `manual.rs`.
+    fn limpet_inject(core: handle, answer: *const u8, length: usize) {
+        let Running::ByHand(manual) = &core.running else { return not_by_hand() };
+        let Some(bytes) = slice(answer, length) else { return Status::Null };
+        match by_hand(manual).inject(bytes) {
+            Ok(()) => Status::Ok,
+            Err(text) => error(Status::Invalid, text),
+        }
+    }
+
+    /// What a core by hand has asked of the world since the last call, as JSON.
+    fn limpet_effects(core: handle, text_out: *mut u8, size: usize, length_out: *mut usize) {
+        let Running::ByHand(manual) = &core.running else { return not_by_hand() };
+        let text = by_hand(manual).take_effects();
+        copy_out(text.as_bytes(), text_out, size, length_out, false)
     }
 
     /// Counters and what opening found, as JSON.
     fn limpet_stats(core: handle, text_out: *mut u8, size: usize, length_out: *mut usize) {
-        let stats = core.driver.stats();
+        let (stats, opened) = match &core.running {
+            Running::Threads { driver, .. } => (driver.stats(), driver.opened.clone()),
+            Running::ByHand(manual) => {
+                let manual = by_hand(manual);
+                let stats = *manual.parts.stats.lock().unwrap_or_else(PoisonError::into_inner);
+                (stats, manual.parts.opened.clone())
+            }
+        };
         let text = serde_json::json!({
             "inputs": stats.inputs, "accepted": stats.accepted, "attempts": stats.attempts,
-            "never": stats.never, "stale": stats.stale, "opened": core.driver.opened,
+            "never": stats.never, "stale": stats.stale, "opened": opened,
         });
         copy_out(text.to_string().as_bytes(), text_out, size, length_out, false)
     }
 }
 
 fn open(bytes: &[u8]) -> Result<Core, String> {
-    let settings = serde_json::from_slice(bytes)
-        .map_err(|cause| format!("cannot read settings: {cause} (the agent does not start)"))?;
-    let driver = Driver::open(&settings)?;
+    let driver = Driver::open(&read_settings(bytes)?)?;
     let wake = driver.host.wake.clone();
     let uplink = Uplink::start(Box::new(move || wake.wake()))
         .map_err(|cause| format!("cannot start the uplink: {cause} (the agent does not start)"))?;
-    Ok(Core { poisoned: AtomicBool::new(false), driver, uplink })
+    let running = Running::Threads { driver, uplink };
+    Ok(Core { poisoned: AtomicBool::new(false), running })
+}
+
+fn open_by_hand(bytes: &[u8], seed: u64, at_ns: u64) -> Result<Core, String> {
+    let manual = Manual::open(&read_settings(bytes)?, seed, Instant(at_ns))?;
+    let running = Running::ByHand(Box::new(Mutex::new(manual)));
+    Ok(Core { poisoned: AtomicBool::new(false), running })
+}
+
+fn read_settings(bytes: &[u8]) -> Result<Settings, String> {
+    serde_json::from_slice(bytes)
+        .map_err(|cause| format!("cannot read settings: {cause} (the agent does not start)"))
+}
+
+fn not_by_hand() -> Status {
+    error(Status::Invalid, "cannot move a core that has threads")
 }
 
 fn link_told(record: LinkRecord) -> Told {
@@ -280,13 +414,13 @@ fn submit(core: &Core, item: &LimpetItem, blob: &[u8]) -> Status {
         return error(Status::Invalid, "cannot read an item: its text is outside the blob");
     };
     match request(core, item, text) {
-        Ok(request) => core.driver.request(request).map_or(Status::Busy, |()| Status::Ok),
+        Ok(request) => core.request(request),
         Err(status) => status,
     }
 }
 
 fn request(core: &Core, item: &LimpetItem, text: &[u8]) -> Result<Request, Status> {
-    let table = &core.driver.table;
+    let table = &*core.table();
     let refused = |refusal: crate::launch::Refusal| {
         error(Status::Refused, coded(refusal.code, &refusal.detail))
     };

@@ -106,6 +106,19 @@ impl Journal {
         }
     }
 
+    /// For a caller without a thread: does what is asked now, then commits. False when there was nothing.
+    pub(crate) fn turn(&mut self, orders: &Receiver<Order>) -> bool {
+        let mut done = false;
+        while let Ok(order) = orders.try_recv() {
+            done = true;
+            if let Err(cause) = self.perform(order) {
+                self.timer.send(Message::StoreFailed(cause.to_string()));
+            }
+        }
+        self.commit();
+        done
+    }
+
     fn perform(&mut self, order: Order) -> Result<(), StoreError> {
         match order {
             Order::Append { seq, task, kind, bytes, urgent } => {

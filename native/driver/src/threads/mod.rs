@@ -8,4 +8,5 @@ pub mod attempt;
 pub mod inbox;
 pub mod journal;
 pub mod spawner;
+mod telling;
 pub mod timer;

@@ -5,11 +5,10 @@
 //! inbox is emptied without blocking, what it sends is kept when a queue is full, and the host's queue is
 //! only tried. So nothing that is slow moves a deadline.
 
-use crate::clock::{Clock, monotonic};
-use crate::history::Facts;
+use crate::clock::Clock;
 use crate::host::{Outbound, Request, Told};
 use crate::launch::Work;
-use crate::names::{self, pack_attempt, pack_task};
+use crate::names::{self, pack_attempt};
 use crate::prepare::Prepared;
 use crate::spawn::{AttemptName, SpawnError};
 use crate::threads::attempt::Live;
@@ -18,7 +17,7 @@ use crate::threads::journal;
 use crate::threads::spawner::{self, Running};
 use crate::wake::Wake;
 use limpet_core::message::{
-    Attached, AttemptRef, Effect, Event, Executor, Exit, Input, Loaded, Spec, Submit, TaskRef,
+    Attached, AttemptRef, Effect, Executor, Exit, Input, Loaded, Spec, Submit, TaskRef,
 };
 use limpet_core::record::{FIXED_BYTES_MAX, Record};
 use limpet_core::{Instant, Machine};
@@ -155,17 +154,17 @@ pub struct Parts {
 
 /// The thread's state.
 pub struct Timer {
-    parts: Parts,
+    pub(super) parts: Parts,
     poll: OwnedFd,
-    live: Vec<Option<Live>>,
+    pub(super) live: Vec<Option<Live>>,
     buffer: Box<[u8]>,
     /// The bytes that belong to the submission or extension at hand.
     attached: Vec<u8>,
     held: Option<Request>,
-    listing: Option<Vec<TaskRef>>,
+    pub(super) listing: Option<Vec<TaskRef>>,
     /// What could not be put into the host's queue yet; at most one per live attempt.
-    told: VecDeque<Told>,
-    retry: bool,
+    pub(super) told: VecDeque<Told>,
+    pub(super) retry: bool,
     closing: bool,
 }
 
@@ -207,19 +206,59 @@ impl Timer {
                     self.ready(token);
                 }
             }
-            self.read_inbox();
-            if self.parts.machine.next_deadline() <= monotonic() {
-                self.feed(Input::Timeout);
-            }
-            self.parts.journal.flush();
-            self.parts.spawner.flush();
+            self.turn();
         }
         self.close();
     }
 
+    /// Everything of one turn but the wait.
+    pub(crate) fn turn(&mut self) {
+        self.read_inbox();
+        if self.parts.machine.next_deadline() <= self.parts.clock.at() {
+            self.feed(Input::Timeout);
+        }
+        self.parts.journal.flush();
+        self.parts.spawner.flush();
+    }
+
+    /// The earliest instant at which a turn has something to do.
+    pub(crate) fn next_deadline(&self) -> Instant {
+        self.parts.machine.next_deadline()
+    }
+
+    /// Whether messages wait to be read. Takes the next one to find out.
+    pub(crate) fn has_mail(&mut self) -> bool {
+        match self.parts.messages.try_recv() {
+            Ok(message) => {
+                self.message(message);
+                true
+            }
+            Err(_) => self.held.is_some(),
+        }
+    }
+
+    /// For a world that is made up: a process of this attempt has ended so, having said this.
+    pub(crate) fn pretend_exit(&mut self, attempt: AttemptRef, exit: Exit, said: &[u8]) {
+        let wall_ms = self.parts.clock.wall_ms();
+        if let Some(live) = self.live_of(attempt) {
+            live.pretend_exit(exit, said, wall_ms);
+            let continues = live.continues();
+            self.feed(Input::Exited { attempt, exit, continues });
+        }
+    }
+
+    /// For a made-up world: a process of this attempt runs.
+    pub(crate) fn pretend_start(&mut self, attempt: AttemptRef) {
+        let wall_ms = self.parts.clock.wall_ms();
+        if let Some(live) = self.live_of(attempt) {
+            live.started_ms = wall_ms;
+            self.feed(Input::Spawned(attempt));
+        }
+    }
+
     fn wait(&mut self, events: &mut Vec<epoll::Event>) {
         let mut until = self.parts.machine.next_deadline();
-        let now = monotonic();
+        let now = self.parts.clock.at();
         if self.retry || self.parts.journal.waits() || self.parts.spawner.waits() {
             until = until.min(Instant(now.0 + RETRY_NS));
         }
@@ -236,7 +275,7 @@ impl Timer {
 
     // --- inputs ---------------------------------------------------------------------------------
 
-    fn feed(&mut self, input: Input<'_>) {
+    pub(crate) fn feed(&mut self, input: Input<'_>) {
         let now = self.parts.clock.now();
         self.parts.machine.handle(now, input);
         self.perform();
@@ -257,7 +296,7 @@ impl Timer {
         self.parts.wake.wake();
     }
 
-    fn message(&mut self, message: Message) {
+    pub(crate) fn message(&mut self, message: Message) {
         match message {
             Message::Request(request) => self.request(request),
             Message::Durable(seq) => self.feed(Input::Durable(seq)),
@@ -269,7 +308,7 @@ impl Timer {
             Message::Loaded { attempt, prepared } => self.loaded(attempt, *prepared),
             Message::Spawned { attempt, spawned } => self.spawned(attempt, *spawned),
             Message::Swept { attempt, killed, remaining } => {
-                let now_ms = monotonic().0 / 1_000_000;
+                let now_ms = self.parts.clock.at().0 / 1_000_000;
                 if let Some(live) =
                     self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut)
                     && live.reference == attempt
@@ -311,7 +350,7 @@ impl Timer {
             }
             Request::Delivered(task) => self.feed(Input::Delivered(task)),
             Request::HostDone { attempt, exit, detail } => {
-                let wall_ms = crate::clock::wall_ms();
+                let wall_ms = self.parts.clock.wall_ms();
                 if let Some(live) = self.live_of(attempt) {
                     live.told_exit(exit, detail, wall_ms);
                     self.feed(Input::Exited { attempt, exit, continues: false });
@@ -319,7 +358,7 @@ impl Timer {
             }
             Request::List => self.listing = Some(self.parts.machine.tasks().collect()),
             Request::Drain { patience_ms } => {
-                let until = monotonic().after_ms(patience_ms);
+                let until = self.parts.clock.at().after_ms(patience_ms);
                 self.feed(Input::Drain { until });
             }
         }
@@ -389,7 +428,7 @@ impl Timer {
     }
 
     fn spawned(&mut self, attempt: AttemptRef, spawned: Result<Running, SpawnError>) {
-        let wall_ms = crate::clock::wall_ms();
+        let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live_of(attempt) else { return };
         match spawned {
             Ok(running) => {
@@ -421,8 +460,8 @@ impl Timer {
     fn ready(&mut self, token: u64) {
         let place = usize::try_from(token >> 60).unwrap_or(usize::MAX);
         let attempt = names::unpack_attempt(token & (u64::MAX >> 4));
-        let now_ms = monotonic().0 / 1_000_000;
-        let wall_ms = crate::clock::wall_ms();
+        let now_ms = self.parts.clock.at().0 / 1_000_000;
+        let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -441,7 +480,7 @@ impl Timer {
 
     // --- effects --------------------------------------------------------------------------------
 
-    fn perform(&mut self) {
+    pub(crate) fn perform(&mut self) {
         while let Some(effect) = self.parts.machine.poll_effect() {
             match effect {
                 Effect::Append { seq, task, record, attached, urgent } => {
@@ -494,7 +533,7 @@ impl Timer {
 
     fn start(&mut self, attempt: AttemptRef, task: u64, step: u8, number: u8) {
         let instance = self.parts.instance.clone();
-        let wall_ms = crate::clock::wall_ms();
+        let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live_of(attempt) else { return };
         (live.step, live.number) = (step, number);
         match live.work.take() {
@@ -505,89 +544,11 @@ impl Timer {
             }
             Some(work @ (Work::Publish { .. } | Work::Reboot)) => {
                 live.started_ms = wall_ms;
-                let text = host_work(&work);
+                let text = super::telling::host_work(&work);
                 self.told.push_back(Told::Work { attempt: pack_attempt(attempt), text });
             }
             Some(Work::Sleep(_)) | None => {}
         }
-    }
-
-    // --- to the host ----------------------------------------------------------------------------
-
-    fn tell(&mut self) {
-        let host = self.parts.host.clone();
-        let filled = host.try_fill(|| self.next_told());
-        self.retry = !filled;
-        if let Ok(mut stats) = self.parts.stats.try_lock() {
-            *stats = self.parts.machine.stats();
-        }
-    }
-
-    fn next_told(&mut self) -> Option<Told> {
-        if let Some(told) = self.told.pop_front() {
-            return Some(told);
-        }
-        if let Some(listing) = &mut self.listing {
-            if let Some(task) = listing.pop() {
-                if let Some(told) = self.changed(task) {
-                    return Some(told);
-                }
-                return self.next_told();
-            }
-            self.listing = None;
-            return Some(Told::Listed);
-        }
-        loop {
-            match self.parts.machine.poll_event()? {
-                Event::Answer(answer) => {
-                    let (verdict, text) = crate::verdict::told(&answer.verdict);
-                    let task = answer.task.map_or(u64::MAX, pack_task);
-                    return Some(Told::Answer { token: answer.token, task, verdict, text });
-                }
-                Event::Changed(task) => {
-                    if let Some(told) = self.changed(task) {
-                        return Some(told);
-                    }
-                }
-                Event::Continue { task, step } => {
-                    if let Some(view) = self.parts.machine.view(task) {
-                        let (reference, task) = (task, view.accepted_seq);
-                        let order = journal::Order::Continue { reference, task, step };
-                        self.parts.journal.send(order);
-                    }
-                }
-                Event::Result(task) => {
-                    if let Some(view) = self.parts.machine.view(task) {
-                        let facts = Facts {
-                            clock_uncertain: view.flags.clock_uncertain,
-                            unreaped: view.flags.unreaped,
-                            gap: view.flags.gap,
-                        };
-                        let (reference, task) = (task, view.accepted_seq);
-                        let order = journal::Order::History { reference, task, facts };
-                        self.parts.journal.send(order);
-                    }
-                }
-                Event::Drained => return Some(Told::Drained),
-            }
-        }
-    }
-
-    fn changed(&mut self, task: TaskRef) -> Option<Told> {
-        let view = self.parts.machine.view(task)?;
-        let owner = &self.parts.owners[task.slot as usize];
-        let live = self.live.iter_mut().flatten();
-        let progress = live
-            .filter(|live| self.parts.machine.task_of_attempt(live.reference) == Some(task))
-            .find_map(Live::take_progress)
-            .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-        let text = serde_json::json!({
-            "id": owner.id, "source": owner.source, "state": view.state.name(),
-            "step": (view.step != u8::MAX).then_some(view.step), "attempt": view.attempt,
-            "outcome": Some(view.outcome.name()).filter(|name| *name != "none"),
-            "progress": progress, "sequence": self.parts.machine.next_seq() - 1,
-        });
-        Some(Told::Changed { task: pack_task(task), text: text.to_string() })
     }
 
     /// Ends what still runs, records an orderly stop if nothing did, and lets the others end.
@@ -617,15 +578,4 @@ fn bounds(spec: &crate::prepare::Spec) -> Spec {
         maximum_interval_ms: spec.retry.maximum_interval_ms,
         jitter_milli: spec.retry.jitter_milli,
     }
-}
-
-fn host_work(work: &Work) -> String {
-    match work {
-        Work::Publish { topic, payload, retain } => {
-            let payload = String::from_utf8_lossy(payload);
-            serde_json::json!({"publish": {"topic": topic, "payload": payload, "retain": retain}})
-        }
-        _ => serde_json::json!({"reboot": {}}),
-    }
-    .to_string()
 }

@@ -1,0 +1,116 @@
+# Every way to build and check limpet. `make demo` and `make test` each suffice on a fresh clone:
+# they make .venv, install the locked packages into it and build. Nothing is installed elsewhere.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+export PYTHON
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+BUILT := $(VENV)/built
+LOCK := packaging/requirements.txt
+FREEZE_LOCK := packaging/requirements-freeze.txt
+
+CARGO_WORKSPACE := --manifest-path native/Cargo.toml --locked
+NATIVE_SOURCES := $(shell find native -name target -prune -o -type f -print)
+BUILD_FILES := pyproject.toml runtime/limpet/native/ffi_build.py
+
+HEADER := native/include/limpet.h
+CBINDGEN_VERSION := 0.29.4
+CBINDGEN := build/cargo/bin/cbindgen
+
+PIP_TOOLS_VERSION := 7.6.2
+PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --upgrade \
+    --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
+    --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+.PHONY: help demo test check sim build lock header clean prerequisites
+
+help: ## List these targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(BUILT) ## Run the demonstration: a broker, an agent and its tasks, on this machine
+	@$(BIN)/limpet demo
+
+test: $(BUILT) ## Run every test, Rust and Python; the last line is the sum
+	@mkdir -p build; rm -f build/test-*; broken=0; \
+	cargo test $(CARGO_WORKSPACE) --workspace --no-fail-fast 2>&1 \
+	    | tee build/test-rust.log || broken=1; \
+	$(BIN)/pytest --color=no 2>&1 | tee build/test-python.log || broken=1; \
+	awk -v broken=$$broken "$$SUM_OF_TESTS" build/test-rust.log build/test-python.log \
+	    | tee build/test-sum; \
+	exit $$broken
+
+check: $(INSTALLED) ## Check formats, lints and types
+	@packaging/prerequisites.sh check
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cargo fmt --manifest-path native/Cargo.toml --all --check
+	cargo clippy $(CARGO_WORKSPACE) --workspace --all-targets -- -D warnings
+
+sim: | prerequisites ## Simulate the machine; SEEDS=N says how many histories
+	cargo test $(CARGO_WORKSPACE) -p limpet-core --release --test sim -- --nocapture
+
+build: $(BUILT) ## Build the core and install limpet into .venv, editable
+
+lock: | prerequisites ## Lock the newest Python packages that pyproject.toml allows
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/pip install --quiet pip-tools==$(PIP_TOOLS_VERSION)
+	$(PIP_COMPILE) --all-build-deps --extra test --extra check -o $(LOCK) pyproject.toml
+	$(PIP_COMPILE) --constraint $(LOCK) --all-build-deps --extra freeze \
+	    -o $(FREEZE_LOCK) pyproject.toml
+
+# The exporting macro is expanded first (the variable lets a stable compiler do that), then only the
+# modules of the interface are shown to cbindgen, which would export the constants of all others too.
+header: $(CBINDGEN) ## Generate native/include/limpet.h from native/driver/src/ffi.rs
+	RUSTC_BOOTSTRAP=1 cargo rustc $(CARGO_WORKSPACE) --quiet -p limpet-driver --lib \
+	    --profile check -- -Zunpretty=expanded \
+	    | sed -n '/^\(pub \)\?mod \(ffi\|guard\) {/,/^}/p' > build/interface.rs
+	$(CBINDGEN) --quiet --config native/cbindgen.toml --output $(HEADER) build/interface.rs
+
+clean: ## Remove everything that was built or installed here
+	rm -rf $(VENV) build dist runtime/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f runtime/limpet/native/_core.*.so runtime/limpet/native/limpet-tool
+	cargo clean --quiet --manifest-path native/Cargo.toml
+
+prerequisites:
+	@packaging/prerequisites.sh
+
+$(INSTALLED): $(LOCK) | prerequisites
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@touch $@
+
+$(BUILT): $(INSTALLED) $(BUILD_FILES) $(NATIVE_SOURCES)
+	$(BIN)/pip install --quiet --disable-pip-version-check \
+	    --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(CBINDGEN): | prerequisites
+	cargo install cbindgen --version $(CBINDGEN_VERSION) --locked --quiet --root build/cargo
+
+# Adds up the closing lines of cargo and pytest. A run that ended badly without a failed test, for
+# example because something did not compile, counts as one failure.
+define SUM_OF_TESTS
+/^test result:/ { passed += $$4; failed += $$6; skipped += $$8 }
+/ in [0-9.]+s.* =+$$/ {
+    for (i = 2; i <= NF; i++) {
+        if ($$i ~ /^passed/) passed += $$(i - 1)
+        if ($$i ~ /^(failed|errors?)/) failed += $$(i - 1)
+        if ($$i ~ /^(skipped|xfailed)/) skipped += $$(i - 1)
+    }
+}
+END {
+    if (broken && !failed) failed = 1
+    printf "%d passed, %d failed", passed, failed
+    if (skipped) printf ", %d skipped", skipped
+    print ""
+}
+endef
+export SUM_OF_TESTS
