@@ -150,11 +150,11 @@ class Agent:
             address = topics.parse(self._identity.prefix, arrived.topic)
         except TaskError:
             address = Address("", "", "")
-        if address.kind == "presence":
-            self._saw_presence(arrived, now_ms)
         if address.kind not in topics.TO_DEVICE or arrived.retained:
-            self._log.debug("message.ignored", topic=arrived.topic, retained=arrived.retained)
-            # It stands in no line: nothing is owed to anyone for it.
+            if address.kind == "presence":
+                self._saw_presence(arrived, now_ms)
+            else:
+                self._log.debug("message.ignored", topic=arrived.topic, retained=arrived.retained)
             self._owe(_Arrival(arrived, "none", ""), answered=True)
             return
         if len(self._arrivals) >= ARRIVALS_MAX:
