@@ -13,6 +13,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from limpet import __version__, errors
+from limpet.cli import CONFIG_FILE
 from limpet.clock import Clock
 from limpet.controller.context import UsageError
 from limpet.controller.terminal import Screen, open_screen
@@ -27,13 +28,12 @@ if TYPE_CHECKING:
 
     Command = Callable[[Screen, argparse.Namespace], int]
 
-CONFIG_FILE = "/etc/limpet/limpet.toml"
 EXIT_INTERRUPTED = 130
 
 OVERVIEW = """\
 an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, surviving power cuts
 
-on the device     run, doctor, init, config check, policy show
+on the device     run, status, doctor, init, config check, policy show
 on this machine   try, task check, demo
 for the fleet     submit, retry, cancel, watch, devices
 
@@ -97,7 +97,7 @@ def _add(
     command: Command,
     summary: str,
     *examples: str,
-    parents: tuple[argparse.ArgumentParser, ...] = (),
+    parents: tuple[_Parser, ...] = (),
 ) -> argparse.ArgumentParser:
     """Add one command with `--json`, and its examples below its help."""
     epilog = "examples:\n" + "\n".join(f"  {line}" for line in examples) if examples else None
@@ -176,8 +176,8 @@ def _add_fleet(commands: argparse._SubParsersAction[_Parser]) -> None:
     _add(commands, "devices", _devices, "list devices by their presence", parents=(fleet,))
 
 
-def _fleet_options() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(add_help=False)
+def _fleet_options() -> _Parser:
+    options = _Parser(add_help=False)
     options.add_argument("-d", "--device", metavar="DEVICE")
     options.add_argument("--context", metavar="NAME", help="one of ~/.config/limpet/contexts.toml")
     options.add_argument("--source", metavar="NAME", help="our name (default: the login)")
@@ -200,7 +200,8 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     inner = policy.add_subparsers(metavar="COMMAND", required=True)
     show = _add(inner, "show", _policy_show, "show who may run what, and which line says so")
     doctor = _add(commands, "doctor", _doctor, "say what this machine lends, and what to do")
-    for parser in (show, doctor):
+    status = _add(commands, "status", _status, "ask the agent of this machine how it is")
+    for parser in (show, doctor, status):
         parser.add_argument("--config", default=CONFIG_FILE, metavar="FILE")
     _add(commands, "version", _version, "print the version")
 
@@ -305,10 +306,16 @@ def _doctor(screen: Screen, parsed: argparse.Namespace) -> int:
     return doctor.examine(screen, parsed.config)
 
 
+def _status(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import status
+
+    return status.ask(screen, parsed.config)
+
+
 def _init(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import device
 
-    return device.init(screen, parsed.directory)
+    return device.init(screen, parsed.directory, _login())
 
 
 def _demo(screen: Screen, parsed: argparse.Namespace) -> int:

@@ -86,9 +86,7 @@ def _read(file: str, name: str | None) -> dict[str, Any]:
     root = source.take(source.root, (), ROOT, ("contexts",))
     tables = source.root.get("contexts", {})
     tables = tables if isinstance(tables, dict) else {}
-    values = {
-        key: source.take(table, ("contexts", key), CONTEXT) for key, table in tables.items()
-    }
+    values = {key: source.take(table, ("contexts", key), CONTEXT) for key, table in tables.items()}
     if mistakes:
         raise ConfigError(mistakes)
     wanted = name or root["default"]

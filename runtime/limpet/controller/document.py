@@ -31,10 +31,10 @@ class Document(NamedTuple):
         """The task's id."""
         return str(self.plan["id"])
 
-    def step_name(self, index: int | None) -> str | None:
-        """Return the name of a step by its index; None for none."""
-        steps = self.plan["steps"]
-        return steps[index]["name"] if index is not None and index < len(steps) else None
+    @property
+    def names(self) -> list[str]:
+        """The names of its steps, in the order of their indices."""
+        return [step["name"] for step in self.plan["steps"]]
 
 
 class FileError(LimpetError):

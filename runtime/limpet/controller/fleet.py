@@ -40,7 +40,7 @@ def submit(
         address = topics.Address(device, "task", context.source)
         screen.status(f"{context.host}: sending {task.id} to {device}")
         session.publish(address, codec.frame(task.body), timeout_s or ANSWER_S)
-        return _Following(screen, device, task.id, wait).until(session, start, end)
+        return _Following(screen, device, task, wait).until(session, start, end)
 
 
 def cancel(screen: Screen, context: Context, task_id: str, owner: str | None) -> int:
@@ -73,7 +73,7 @@ def watch(screen: Screen, context: Context, device: str) -> int:
                 continue
             screen.record({"device": heard.address.device, **heard.document})
             key = (heard.address.device, str(heard.document.get("id")))
-            follower, start = followers.setdefault(key, (Follower(), seconds()))
+            follower, start = followers.setdefault(key, (Follower([]), seconds()))
             for line in _watched(screen, heard, follower, round((seconds() - start) * 1000)):
                 screen.say(f"{heard.address.device:<12} {line}")
             if heard.address.kind == "result":
@@ -102,9 +102,9 @@ def devices(screen: Screen, context: Context) -> int:
 class _Following:
     """What one submitted task has come to, and how that is told."""
 
-    def __init__(self, screen: Screen, device: str, task_id: str, wait: bool) -> None:
-        self._screen, self._device, self._id, self._wait = screen, device, task_id, wait
-        self._follower = Follower()
+    def __init__(self, screen: Screen, device: str, task: Document, wait: bool) -> None:
+        self._screen, self._device, self._id, self._wait = screen, device, task.id, wait
+        self._follower = Follower(task.names)
         self._answered = False
 
     def until(self, session: Session, start: float, end: float | None) -> int:
@@ -138,7 +138,8 @@ class _Following:
         if kind == "answer":
             self._answered = True
             exit_code = _answered(self._screen, self._device, said)
-            return exit_code if exit_code != EXIT_OK or not self._wait else None
+            over = exit_code != EXIT_OK or "outcome" in said
+            return exit_code if over or not self._wait else None
         if kind == "result":
             show_result(self._screen, said)
             return EXIT_OK if said.get("outcome") == "succeeded" else EXIT_TASK
@@ -170,8 +171,10 @@ def _answered(screen: Screen, device: str, said: dict[str, Any]) -> int:
         detail = said.get("detail") or "no detail"
         screen.fail(f"{device} refused {said.get('id')}: {detail} ({said.get('code')})", EXIT_TASK)
         return EXIT_TASK
-    screen.say(f"{device} {said.get('answer')} {said.get('request')} {said.get('id')}")
-    return EXIT_OK
+    outcome = said.get("outcome")
+    ended = f", which has ended: {outcome}" if outcome else ""
+    screen.say(f"{device} {said.get('answer')} {said.get('request')} {said.get('id')}{ended}")
+    return EXIT_OK if outcome in (None, "succeeded") else EXIT_TASK
 
 
 def _silent(screen: Screen, device: str, request: str, answered: bool = False) -> int:

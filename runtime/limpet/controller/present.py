@@ -51,11 +51,12 @@ def outcome_colour(outcome: str) -> str:
 
 
 class Follower:
-    """Turns the states of one task into lines, each told once."""
+    """Turns the states of one task into lines, each told once; `names` are those of its steps."""
 
-    __slots__ = ("_last", "_progress")
+    __slots__ = ("_last", "_progress", "names")
 
-    def __init__(self) -> None:
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
         self._last: tuple[object, ...] = ()
         self._progress: object = None
 
@@ -72,8 +73,14 @@ class Follower:
         what = PHASES.get(phase, phase)
         again = f", attempt {attempt}" if isinstance(attempt, int) and attempt > 1 else ""
         shown = f"  {cell(encode(progress).decode())}" if news else ""
-        name = plain(str(step)) if step is not None else "task"
+        name = self.step_name(step)
         return f"{span(elapsed_ms):>7}  {name:<12} {what}{again}{shown}"
+
+    def step_name(self, step: object) -> str:
+        """Return the name of a step by its index, or what can be said without knowing it."""
+        if not isinstance(step, int):
+            return "task"
+        return self.names[step] if step < len(self.names) else f"step {step}"
 
 
 def result_rows(result: dict[str, Any]) -> list[list[str]]:

@@ -99,7 +99,8 @@ class Session:
 
     def hear(self, timeout_s: float | None) -> Heard | None:
         """Return the next message, or None after `timeout_s` seconds without one."""
-        return self._wait_for(self._heard, timeout_s)
+        heard: Heard | None = self._wait_for(self._heard, timeout_s)
+        return heard
 
     def _wait_for(self, waiting: Any, timeout_s: float | None) -> Any:
         try:
@@ -120,7 +121,7 @@ class Session:
         """Queue what is ours and readable; the rest is for another version or another program."""
         try:
             address = topics.parse(self._context.prefix, message.topic)
-            document = decode(message.payload)
+            document = decode(bytes(message.payload))
         except TaskError:
             return
         if isinstance(document, dict) and not self._heard.full():

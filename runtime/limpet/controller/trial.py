@@ -112,9 +112,8 @@ class _Trial:
     def __init__(self, screen: Screen, core: Core, document: Document, allow_reboot: bool) -> None:
         self._screen, self._core, self._document = screen, core, document
         self._allow_reboot = allow_reboot
-        self._follower = present.Follower()
+        self._follower = present.Follower(document.names)
         self._start_ms = _now_ms()
-        self._sequence = 0
         self._exit: int | None = None
         self._live = ""
 
@@ -199,15 +198,14 @@ class _Trial:
         self._screen.say(f"task {task_id}, steps: {steps}, {known}")
 
     def _changed(self, text: dict[str, Any]) -> None:
-        self._sequence += 1
         state = {
             "limpet": 1,
             "kind": "state",
             "source": text["source"],
             "id": text["id"],
-            "sequence": self._sequence,
+            "sequence": text.get("sequence", 0),
             "phase": text["state"],
-            "step": self._document.step_name(text["step"]),
+            "step": text["step"],
             "attempt": text["attempt"] or None,
             "progress": text["progress"],
         }
@@ -215,7 +213,7 @@ class _Trial:
         line = self._follower.line(state, _now_ms() - self._start_ms)
         if line is not None:
             self._screen.say(line)
-        self._live = f"{state['step']} {state['phase']}" if state["step"] else ""
+        self._live = f"{self._follower.step_name(text['step'])} {text['state']}"
 
     def _work(self, event: Event) -> None:
         """Carry out what an attempt asks of its host: publish shows, reboot asks for leave."""
@@ -233,9 +231,7 @@ class _Trial:
                 # The attempt succeeds when the boot id has changed: there is nothing to hand in.
                 return
             exit_code, why = 1, f"/sbin/reboot ended with exit code {done.returncode}"
-        self._hand_in(
-            Item(HOST_DONE, target=event.target, value=exit_code, text=why.encode())
-        )
+        self._hand_in(Item(HOST_DONE, target=event.target, value=exit_code, text=why.encode()))
 
     def _continue(self, event: Event) -> None:
         """Compile the steps that a result asks for; steps that cannot be are refused."""
@@ -257,11 +253,7 @@ class _Trial:
             self._screen.note(str(refused))
             self._hand_in(item._replace(text=encode({**asked, "next": None})))
         elif added is not None:
-            self._document.plan["steps"] = [*whole["steps"], *_steps(added)]
-
-
-def _steps(extension: dict[str, Any]) -> list[Any]:
-    return list(extension["steps"])
+            self._follower.names += [step["name"] for step in event.text["next"]]
 
 
 @contextlib.contextmanager
