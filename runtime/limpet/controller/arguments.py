@@ -33,7 +33,7 @@ EXIT_INTERRUPTED = 130
 OVERVIEW = """\
 an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, surviving power cuts
 
-on the device     run, status, doctor, init, config check, policy show
+on the device     run, status, doctor, init, config check, policy show, journal show
 on this machine   try, task check, demo
 for the fleet     submit, retry, cancel, watch, devices
 
@@ -196,6 +196,10 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     inner = config.add_subparsers(metavar="COMMAND", required=True)
     check = _add(inner, "check", _config_check, "read the configuration, its policy and its tools")
     check.add_argument("file", nargs="?", default=CONFIG_FILE, metavar="FILE")
+    journal = commands.add_parser("journal", help="show: what the device has written down")
+    inner = journal.add_subparsers(metavar="COMMAND", required=True)
+    show = _add(inner, "show", _journal_show, "show a journal's records; nothing is changed")
+    show.add_argument("directory", metavar="DIR", help="a state directory, or its journal")
     policy = commands.add_parser("policy", help="show: who may run what on this device")
     inner = policy.add_subparsers(metavar="COMMAND", required=True)
     show = _add(inner, "show", _policy_show, "show who may run what, and which line says so")
@@ -292,6 +296,12 @@ def _config_check(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import device
 
     return device.check(screen, parsed.file)
+
+
+def _journal_show(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import history
+
+    return history.show(screen, parsed.directory)
 
 
 def _policy_show(screen: Screen, parsed: argparse.Namespace) -> int:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import queue
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from limpet import topics
+from limpet.clock import Clock
 from limpet.codec import decode
 from limpet.errors import LinkError, TaskError
 
@@ -140,4 +140,4 @@ def _password(file: str | None) -> str | None:
 
 def seconds() -> float:
     """Return seconds since boot: what timeouts of a command are measured by."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return Clock().boot_ms() / 1000

@@ -13,11 +13,11 @@ import select
 import signal
 import subprocess
 import tempfile
-import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from limpet import policy, task
+from limpet.clock import Clock
 from limpet.codec import encode
 from limpet.controller import present, site
 from limpet.controller.document import Document, FileError
@@ -113,7 +113,7 @@ class _Trial:
         self._screen, self._core, self._document = screen, core, document
         self._allow_reboot = allow_reboot
         self._follower = present.Follower(document.names)
-        self._start_ms = _now_ms()
+        self._start_ms = Clock().boot_ms()
         self._exit: int | None = None
         self._live = ""
 
@@ -143,7 +143,7 @@ class _Trial:
             for event in self._core.poll():
                 self._take(event)
             if self._live:
-                elapsed = present.span(_now_ms() - self._start_ms)
+                elapsed = present.span(Clock().boot_ms() - self._start_ms)
                 self._screen.status(f"{elapsed:>7}  {self._live}")
         return self._exit
 
@@ -210,7 +210,7 @@ class _Trial:
             "progress": text["progress"],
         }
         self._screen.record(state)
-        line = self._follower.line(state, _now_ms() - self._start_ms)
+        line = self._follower.line(state, Clock().boot_ms() - self._start_ms)
         if line is not None:
             self._screen.say(line)
         self._live = f"{self._follower.step_name(text['step'])} {text['state']}"
@@ -292,7 +292,3 @@ def named_hosts(plan: dict[str, Any]) -> set[str]:
             if parts.hostname and port:
                 hosts.add(f"{parts.hostname}:{port}")
     return hosts
-
-
-def _now_ms() -> int:
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
