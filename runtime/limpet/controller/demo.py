@@ -55,10 +55,10 @@ def run(screen: Screen) -> int:
         root = stack.enter_context(tempfile.TemporaryDirectory(prefix="limpet-demo-"))
         payload = os.urandom(PAYLOAD_BYTES)
         url = stack.enter_context(_file_server(root, payload))
-        port = stack.enter_context(_broker())
-        _write_device(root, port)
+        port = stack.enter_context(broker())
+        write_device(root, port)
         screen.say(f"broker on {LOOPBACK}:{port}, agent and file server beside it; files in {root}")
-        agent = stack.enter_context(_Agent(root))
+        agent = stack.enter_context(Agent(root))
         session = stack.enter_context(Session(_context(port)))
         session.subscribe([f"limpet/{demo_files.DEVICE}/+/{demo_files.SOURCE}"])
         session.subscribe([f"limpet/{demo_files.DEVICE}/presence"])
@@ -73,7 +73,7 @@ def run(screen: Screen) -> int:
 class _Show:
     """The three acts and what was proven by them."""
 
-    def __init__(self, screen: Screen, session: Session, agent: _Agent) -> None:
+    def __init__(self, screen: Screen, session: Session, agent: Agent) -> None:
         self._screen, self._session, self._agent = screen, session, agent
         self._proven: list[tuple[bool, str]] = []
 
@@ -181,14 +181,14 @@ class _Show:
                 return heard.document
 
 
-class _Agent:
+class Agent:
     """The agent as a process, started as on a device; leaving the `with` stops it."""
 
     def __init__(self, root: str) -> None:
         self.root = root
         self._log_file = os.path.join(root, "agent.log")
 
-    def __enter__(self) -> _Agent:
+    def __enter__(self) -> Agent:
         self.start()
         return self
 
@@ -220,7 +220,7 @@ class _Agent:
 
 
 @contextlib.contextmanager
-def _broker() -> Iterator[int]:
+def broker() -> Iterator[int]:
     """Run a broker on a free port of loopback and give the port."""
     try:
         import iotcore
@@ -266,7 +266,8 @@ def left_behind(root: str) -> list[int]:
     return found
 
 
-def _write_device(root: str, port: int) -> None:
+def write_device(root: str, port: int) -> None:
+    """Write the demonstration's device below `root`; `port` is its broker's."""
     for folder in ("state", "tools.d"):
         os.mkdir(os.path.join(root, folder))
     for path, content in demo_files.device_files(root, port, sys.executable).items():

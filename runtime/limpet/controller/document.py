@@ -77,8 +77,13 @@ def make_id(name: str, unique: str) -> str:
 
 def load(file: str, source: str, now_ms: int) -> Document:
     """Read, fill and compile the task in `file`, as `source` would send it."""
-    stem = os.path.basename(file).removesuffix(".json") if file != "-" else "task"
-    return compile(fill(read(file), stem, os.urandom(4).hex(), now_ms), source, now_ms)
+    filled = fill(read(file), stem(file), os.urandom(4).hex(), now_ms)
+    return compile(filled, source, now_ms)
+
+
+def stem(file: str) -> str:
+    """Return what a task from `file` is called if it does not say so itself."""
+    return "task" if file == "-" else os.path.basename(file).removesuffix(".json")
 
 
 def compile(document: dict[str, Any], source: str, now_ms: int) -> Document:

@@ -216,5 +216,6 @@ def _device(context: Context) -> str:
 def repeat(file: str, step: str, source: str, now_ms: int) -> Document:
     """Return the new task that goes on with the task in `file` from `step`."""
     unique = os.urandom(4).hex()
-    again = document.repeat_from(document.read(file), step, unique, now_ms)
+    old = document.fill(document.read(file), document.stem(file), unique, now_ms)
+    again = document.repeat_from(old, step, unique, now_ms)
     return document.compile(again, source, now_ms)
