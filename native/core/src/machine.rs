@@ -417,18 +417,26 @@ impl Machine {
         }
     }
 
+    /// Whether the table acts on a trigger; else what comes with it must leave no trace.
+    fn awaits(&self, slot: u16, trigger: Trigger) -> bool {
+        matches!(cell(self.arena.tasks[slot as usize].state, trigger), Cell::Do(_))
+    }
+
     fn loaded(&mut self, attempt: AttemptRef, loaded: Loaded) {
         let Some(slot) = self.task_of(attempt, true) else {
             self.effect(Effect::Discard(attempt));
             return;
         };
+        let awaited = self.awaits(slot, Trigger::LoadedStart);
+        // The answer may come before the timer is served; nothing starts after the deadline.
         let over = self.arena.tasks[slot as usize].close_at <= self.now.at;
         let trigger = match loaded {
-            // The answer came before the timer was served; nothing starts after the deadline.
-            Loaded::Start(..) if over => Trigger::CloseOver,
+            Loaded::Start(..) if awaited && over => Trigger::CloseOver,
             Loaded::Start(executor, spec) => {
-                let found = &mut self.arena.attempts[attempt.slot as usize];
-                (found.executor, found.spec) = (executor, spec);
+                if awaited {
+                    let found = &mut self.arena.attempts[attempt.slot as usize];
+                    (found.executor, found.spec) = (executor, spec);
+                }
                 Trigger::LoadedStart
             }
             Loaded::Skip => Trigger::LoadedSkip,
@@ -439,7 +447,9 @@ impl Machine {
 
     fn spawn_failed(&mut self, attempt: AttemptRef, before_exec: bool) {
         if let Some(slot) = self.task_of(attempt, true) {
-            self.arena.attempts[attempt.slot as usize].before_exec = before_exec;
+            if self.awaits(slot, Trigger::SpawnFailed) {
+                self.arena.attempts[attempt.slot as usize].before_exec = before_exec;
+            }
             self.fire(slot, Trigger::SpawnFailed);
         }
     }
@@ -449,18 +459,20 @@ impl Machine {
             self.effect(Effect::Sweep(attempt));
             return;
         };
-        let found = &mut self.arena.attempts[attempt.slot as usize];
-        found.continues = continues;
-        (found.exit, found.code) = match exit {
-            Exit::Code(0) => (Outcome::Succeeded, 0),
-            Exit::Code(code) => (Outcome::Failed, code),
-            Exit::Signal(signal) => (Outcome::Killed, signal.saturating_neg()),
-            Exit::OutOfMemory => (Outcome::OutOfMemory, -9),
-        };
+        if self.awaits(slot, Trigger::Exited) {
+            let found = &mut self.arena.attempts[attempt.slot as usize];
+            found.continues = continues;
+            (found.exit, found.code) = match exit {
+                Exit::Code(0) => (Outcome::Succeeded, 0),
+                Exit::Code(code) => (Outcome::Failed, code),
+                Exit::Signal(signal) => (Outcome::Killed, signal.saturating_neg()),
+                Exit::OutOfMemory => (Outcome::OutOfMemory, -9),
+            };
+        }
         self.fire(slot, Trigger::Exited);
     }
 
-    /// Whether a task waits for the device to go down: that the agent has to stop is how it succeeds.
+    /// Whether a task waits for the device to go down: that the agent must stop is how it succeeds.
     fn reboots(&self, slot: u16) -> bool {
         let task = &self.arena.tasks[slot as usize];
         task.state == State::Running && self.arena.steps[task.current as usize].header.reboot

@@ -1,6 +1,7 @@
 //! The machine by scripts: send this at that instant, expect exactly these effects and events, and
 //! nothing more. The notation is explained in `script`.
 
+mod abuse;
 mod admission;
 mod cancel;
 mod clocks;
