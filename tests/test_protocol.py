@@ -91,7 +91,7 @@ def test_what_compiles_fits_the_schema(data: st.DataObject) -> None:
         ("answer", report.build_answer("ops", "t-1", "known", request="cancel")),
         ("answer", report.build_answer("ops", None, "refused", code="not_json", detail="x")),
         ("state", report.build_state("ops", "t-1", 1, "waiting")),
-        ("state", report.build_state("ops", "t-1", 1, "running", "get", 1, [1])),
+        ("state", report.build_state("ops", "t-1", 1, "running", 0, 1, [1])),
         ("result", report.build_result(history([step("a", "out", "err", {"x": 1})]))),
         ("result", report.build_result(history([step("a", "x" * 200_000)]))),
         ("result", report.build_result(history([step("a", result={"v": "x" * 200_000})]))),

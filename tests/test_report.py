@@ -108,7 +108,7 @@ def test_an_answer_has_a_code_exactly_when_it_refuses() -> None:
 
 
 def test_a_state_says_where_the_task_is() -> None:
-    state = orjson.loads(build_state("ops", "t-1", 4, "running", "get", 2, {"percent": 40}))
+    state = orjson.loads(build_state("ops", "t-1", 4, "running", 0, 2, {"percent": 40}))
     assert state == {
         "limpet": 1,
         "kind": "state",
@@ -116,7 +116,7 @@ def test_a_state_says_where_the_task_is() -> None:
         "id": "t-1",
         "sequence": 4,
         "phase": "running",
-        "step": "get",
+        "step": 0,
         "attempt": 2,
         "progress": {"percent": 40},
     }

@@ -172,6 +172,19 @@ LimpetStatus limpet_frame(const uint8_t *bytes,
                           uint32_t *offset_out,
                           uint8_t *digest_out);
 
+// Reads a journal that is not locked: JSON lines of the records behind `after`, as many as fit. The
+// directory is a path; nothing is written when there are no more.
+//
+// # Safety
+// Every pointer is null or valid for the length that goes with it, and nothing else uses it
+// meanwhile.
+LimpetStatus limpet_scan(const uint8_t *directory,
+                         size_t length,
+                         uint64_t after,
+                         uint8_t *text_out,
+                         size_t size,
+                         size_t *length_out);
+
 // The last error of this thread, cut to the buffer.
 //
 // # Safety

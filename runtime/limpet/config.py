@@ -13,6 +13,7 @@ from limpet import toml, topics
 from limpet.errors import ConfigError
 from limpet.fields import (
     Field,
+    argv,
     choice,
     duration,
     flag,
@@ -38,6 +39,7 @@ class Device(NamedTuple):
     name: str
     prefix: str
     state_directory: str
+    reboot: tuple[str, ...]
 
 
 class Tls(NamedTuple):
@@ -137,6 +139,7 @@ DEVICE = {
     "name": Field("", optional(plain_name)),
     "prefix": Field("limpet", _prefix),
     "state_directory": Field("/var/lib/limpet", path),
+    "reboot": Field(["/sbin/reboot"], argv),
 }
 BROKER = {
     "host": Field("localhost", text),

@@ -73,6 +73,7 @@ REASONS = {
     "busy_ids": "the table of remembered ids is full",
     "busy_memory": "the agent is near its own memory budget",
     "memory_impossible": "a step's memory limit can never fit the pool",
+    "store_failed": "the device's journal cannot be written any more",
     # Policy and expansion, decided per attempt.
     "unknown_tool": "the device declares no such tool",
     "not_allowed": "no allow rule names this source and tool",
@@ -97,6 +98,17 @@ REASONS = {
     "environment_invalid": "a variable's name or value cannot stand in an environment",
     "input_too_long": "the expanded input exceeds 64 KiB",
     "payload_too_long": "a payload to publish exceeds 16 KiB",
+    # The start of an attempt.
+    "exec_failed": "the program cannot be executed",
+    "spawn_failed": "no process could be made",
+    "argument_invalid": "the arguments cannot be passed to a program",
+    "directory_unusable": "the task's directory cannot be used",
+    "secret_unreadable": "a secret's file cannot be read",
+    "user_unknown": "the tool's user does not exist",
+    "user_refused": "the system does not let the agent run as the tool's user",
+    "containment_failed": "the attempt cannot be contained",
+    "host_failed": "the agent could not do what the step asked of it",
+    "journal_damaged": "the step cannot be read back from the journal",
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Read = Callable[[object], object]
 
+ARGUMENTS_MAX = 16
 TEXT_CHARACTERS_MAX = 1024
 REQUIRED = object()
 
@@ -54,6 +55,13 @@ def path(value: object) -> str:
     if not file.startswith("/") or not plain:
         raise ValueError(f'must be an absolute path without "//", "." and "..", not "{file}"')
     return file
+
+
+def argv(value: object) -> tuple[str, ...]:
+    """Read a program, which is an absolute path, and its arguments."""
+    if not isinstance(value, list) or not 1 <= len(value) <= ARGUMENTS_MAX:
+        raise ValueError(f"must be a list of a program and at most {ARGUMENTS_MAX - 1} arguments")
+    return (path(value[0]), *(text(argument) for argument in value[1:]))
 
 
 def flag(value: object) -> bool:

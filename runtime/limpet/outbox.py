@@ -14,13 +14,17 @@ REPLACED = ("state", "presence")
 
 
 class Publication(NamedTuple):
-    """One message to the broker, QoS 1. `task` is `source/id`, or empty for none."""
+    """One message to the broker, QoS 1. `task` is `source/id`, or empty for none.
+
+    `token` says to whoever put it what has arrived.
+    """
 
     kind: str
     task: str
     topic: str
     payload: bytes
     retain: bool = False
+    token: int = 0
 
 
 class Outbox:
@@ -117,6 +121,17 @@ class Outbox:
             return None
         ticket = self._in_flight.pop(message_id, None)
         return None if ticket is None else self._remove(ticket)
+
+    def refused(self, epoch: int, message_id: int) -> Publication | None:
+        """Note that the broker took no publication and return it; a result waits for its next try.
+
+        That is the next connection: what an access list denies now may be allowed then.
+        """
+        ticket = self._in_flight.get(message_id) if epoch == self._epoch else None
+        if ticket is None or self._publications[ticket].kind == "result":
+            return None
+        del self._in_flight[message_id]
+        return self._remove(ticket)
 
     def _replaced_by(self, publication: Publication) -> int | None:
         kind = "state" if publication.kind == "result" else publication.kind

@@ -25,14 +25,17 @@ def build_answer(
     request: str = "task",
     code: str | None = None,
     detail: str | None = None,
+    outcome: str | None = None,
 ) -> bytes:
     """Answer one message; `task_id` is None where the message did not say it.
 
-    `code` and `detail` are those of the refusal; `known` repeats what was accepted before.
+    `code` and `detail` are those of the refusal; `known` repeats what was accepted before, with
+    its `outcome` once it has one.
     """
     check(answer in ANSWERS, f"{answer} is an answer")
     check(request in REQUESTS, f"{request} is a request")
     check((answer == "refused") == (code is not None), "a refusal and nothing else has a code")
+    ended = {} if outcome is None else {"outcome": outcome}
     return _document(
         "answer",
         source=source,
@@ -41,6 +44,7 @@ def build_answer(
         answer=answer,
         code=code,
         detail=detail,
+        **ended,
     )
 
 
@@ -49,11 +53,11 @@ def build_state(
     task_id: str,
     sequence: int,
     phase: str,
-    step: str | None = None,
+    step: int | None = None,
     attempt: int | None = None,
     progress: object = None,
 ) -> bytes:
-    """Tell where a task is: `phase`, the step that runs, and the progress its tool reported."""
+    """Tell where a task is: `phase`, the index of the step that runs, what its tool reported."""
     return _document(
         "state",
         source=source,

@@ -14,7 +14,7 @@ use crate::names::{unpack_attempt, unpack_task};
 use crate::settings::{self, Settings};
 use crate::table::Table;
 use crate::uplink::{LinkRecord, Uplink};
-use crate::{frame, intake, names};
+use crate::{frame, intake, names, scan};
 use limpet_core::Instant;
 use limpet_core::message::Exit;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
@@ -215,6 +215,23 @@ export! {
                 write(offset_out, offset)
             }
             Err(refused) => error(Status::Refused, coded(refused.code, &refused.detail)),
+        }
+    }
+
+    /// Reads a journal that is not locked: JSON lines of the records behind `after`, as many as fit. The
+    /// directory is a path; nothing is written when there are no more.
+    fn limpet_scan(
+        directory: *const u8, length: usize, after: u64, text_out: *mut u8, size: usize,
+        length_out: *mut usize,
+    ) {
+        let Some(bytes) = slice(directory, length) else { return Status::Null };
+        let Ok(path) = std::str::from_utf8(bytes) else {
+            return error(Status::Invalid, "cannot read a journal: its path is not UTF-8");
+        };
+        match scan::lines(std::path::Path::new(path), after, size) {
+            Ok((text, more)) if text.is_empty() && more => Status::TooSmall,
+            Ok((text, _)) => copy_out(text.as_bytes(), text_out, size, length_out, false),
+            Err(text) => error(Status::Failed, text),
         }
     }
 

@@ -81,7 +81,7 @@ impl Timer {
             "id": owner.id, "source": owner.source, "state": view.state.name(),
             "step": (view.step != u8::MAX).then_some(view.step), "attempt": view.attempt,
             "outcome": Some(view.outcome.name()).filter(|name| *name != "none"),
-            "progress": progress,
+            "progress": progress, "sequence": self.parts.machine.next_seq() - 1,
         });
         Some(Told::Changed { task: pack_task(task), text: text.to_string() })
     }

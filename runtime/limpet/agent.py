@@ -1,0 +1,443 @@
+"""The coordinator: messages, events and time in, actions out. It performs no I/O.
+
+Decides what is answered, what is acknowledged and when, and what waits for room. Tasks are judged
+elsewhere (`task`, and the core); how anything travels is the loop's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from limpet import codec, report, task, topics
+from limpet.errors import EXIT_TEMPORARY, REASONS, CoreError, LimpetError, TaskError
+from limpet.link import Acknowledged, Arrived, Greeting, Lost, Ready
+from limpet.native.records import (
+    ANY_CLOCK,
+    ANY_SOURCE,
+    CANCEL,
+    DELIVERED,
+    EXTEND,
+    HOST_DONE,
+    SUBMIT,
+    VERDICTS,
+    Item,
+)
+from limpet.outbox import Outbox, Publication
+from limpet.topics import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from limpet.link import Note
+    from limpet.log import Log
+    from limpet.native.records import Event
+    from limpet.policy import Policy
+
+# Messages between arrival and acknowledgement. MQTT 5 brokers keep to our receive maximum of 16,
+# others to limits of their own; beyond this one the message is left to come again.
+ARRIVALS_MAX = 256
+# Compiled texts that wait for the core, which has room for a moment's worth itself.
+ITEMS_BYTES_MAX = 512 * 1024
+# One crossing: at most the core's array, and half its blob unless one item alone is longer.
+BATCH_MAX = 32
+BATCH_BYTES_MAX = 128 * 1024
+# A second device of the same name would answer each of our presences with its own.
+PRESENCE_INTERVAL_MS = 5_000
+# The core offers at most eight results at a time, so these and their answers always find a place.
+OUTBOX_COUNT_MAX = 512
+OUTBOX_BYTES_MAX = 2 << 20
+
+# Phases of a task whose result is all that is left to say.
+OVER = ("closing", "reporting")
+# Verdict of the core -> what a controller is told.
+ANSWERS = {
+    "accepted": "accepted",
+    "alive": "known",
+    "ended": "known",
+    "refused": "refused",
+    "cancelling": "accepted",
+    "remembered": "accepted",
+}
+
+
+class Identity(NamedTuple):
+    """Who this device is, and what it tells of itself; `facts` goes into its presence."""
+
+    prefix: str
+    device: str
+    facts: dict[str, object]
+
+
+class _Arrival:
+    """A message whose acknowledgement is owed, and later its answer's way."""
+
+    __slots__ = ("answered", "epoch", "number", "request", "source", "task_id")
+
+    def __init__(self, arrived: Arrived, request: str, source: str) -> None:
+        self.epoch = arrived.epoch
+        self.number = arrived.number
+        self.request = request
+        self.source = source
+        self.task_id: str | None = None
+        self.answered = False
+
+
+class Agent:
+    """What the agent knows while it runs; everything that must outlive it is the core's."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        policy: Policy,
+        frame: Callable[[bytes, int], tuple[int, bytes]],
+        nonce: Callable[[], str],
+        log: Log,
+    ) -> None:
+        """`frame` checks a message's frame as the core does; `nonce` returns random text."""
+        self._identity = identity
+        self._policy = policy
+        self._frame = frame
+        self._make_nonce = nonce
+        self._log = log
+        self.outbox = Outbox(OUTBOX_COUNT_MAX, OUTBOX_BYTES_MAX)
+        # Acknowledgements that are due: epoch and number of the message.
+        self.acknowledgements: list[tuple[int, int]] = []
+        # Whether the machine is to be restarted now: the attempts that ask for it.
+        self.reboots: list[int] = []
+        self.drained = False
+        # What the core told last of each live task, for whoever asks on the device.
+        self.tasks: dict[int, dict[str, Any]] = {}
+        self._arrivals: dict[int, _Arrival] = {}
+        self._extensions: dict[int, tuple[int, bool]] = {}
+        self._token = 0
+        self._items: list[Item] = []
+        self._items_bytes = 0
+        self._waiting: list[Publication] = []
+        self._nonce = ""
+        self._presence_due_ms: int | None = None
+        self._presence_ms = -PRESENCE_INTERVAL_MS
+
+    # --- from the link --------------------------------------------------------------------------
+
+    def greet(self, epoch: int) -> Greeting:
+        """Return the will of the connection `epoch`."""
+        self._nonce = self._make_nonce()
+        payload = report.build_presence(False, self._nonce, {})
+        return Greeting(self._topic("presence", ""), payload)
+
+    def noted(self, note: Note, now_ms: int, wall_ms: int) -> None:
+        """Take what the link noted."""
+        if isinstance(note, Arrived):
+            self._arrived(note, now_ms, wall_ms)
+        elif isinstance(note, Acknowledged):
+            self._acknowledged(note)
+        elif isinstance(note, Ready):
+            self.outbox.connected(note.epoch)
+            self._presence_due_ms = now_ms
+            self._log.info("link.ready", epoch=note.epoch)
+        elif isinstance(note, Lost):
+            # Acknowledgements of an ended connection are void; its messages come again.
+            for arrival in self._arrivals.values():
+                arrival.number = 0
+            self.acknowledgements.clear()
+            self._presence_due_ms = None
+            self._log.warning(
+                "link.lost", code=note.code, detail=note.detail, again_in_ms=note.delay_ms
+            )
+
+    def _arrived(self, arrived: Arrived, now_ms: int, wall_ms: int) -> None:
+        try:
+            address = topics.parse(self._identity.prefix, arrived.topic)
+        except TaskError:
+            address = Address("", "", "")
+        if address.kind not in topics.TO_DEVICE or arrived.retained:
+            if address.kind == "presence":
+                self._saw_presence(arrived, now_ms)
+            else:
+                self._log.debug("message.ignored", topic=arrived.topic, retained=arrived.retained)
+            self._owe(_Arrival(arrived, "none", ""), answered=True)
+            return
+        if len(self._arrivals) >= ARRIVALS_MAX:
+            self._log.warning("message.left", topic=arrived.topic)
+            return
+        arrival = _Arrival(arrived, address.kind, address.name)
+        token = self._owe(arrival, answered=False)
+        try:
+            if self._items_bytes >= ITEMS_BYTES_MAX:
+                raise TaskError("busy_memory", "too many messages wait for the core")
+            self._ask(self._compile(arrival, token, arrived.payload, wall_ms))
+        except TaskError as refusal:
+            self._answer(token, "refused", refusal.code, refusal.detail)
+
+    def _owe(self, arrival: _Arrival, answered: bool) -> int:
+        self._token += 1
+        self._arrivals[self._token] = arrival
+        arrival.answered = answered
+        self._release()
+        return self._token
+
+    def _compile(self, arrival: _Arrival, token: int, payload: bytes, wall_ms: int) -> Item:
+        """Return what the core is asked for by a message; TaskError refuses it."""
+        offset, digest = self._frame(payload, codec.MESSAGE_BYTES_MAX)
+        document = codec.decode(payload[offset:])
+        if isinstance(document, dict) and topics.is_name(document.get("id")):
+            arrival.task_id = document["id"]
+        if arrival.request == "task":
+            plan = task.compile(document, arrival.source, wall_ms)
+            flags = ANY_CLOCK if self._policy.trust_any_clock else 0
+            text = codec.encode(plan)
+            return Item(SUBMIT, token=token, flags=flags, text=text, digest=digest)
+        cancel = task.compile_cancel(document, arrival.source, wall_ms)
+        operator = arrival.source in self._policy.operators
+        if cancel["source"] != arrival.source and not operator:
+            raise TaskError("not_owner", f"source: {arrival.source} is no operator here")
+        asked = {"id": cancel["id"], "source": cancel["source"], "by": arrival.source}
+        return Item(
+            CANCEL,
+            token=token,
+            flags=ANY_SOURCE if operator else 0,
+            value=int(str(cancel["expires_at_ms"])),
+            text=codec.encode(asked),
+        )
+
+    def _saw_presence(self, arrived: Arrived, now_ms: int) -> None:
+        """Say again that we are here, if the will of an older connection says we are not."""
+        if arrived.retained or self._presence_due_ms is not None:
+            return
+        try:
+            document = codec.decode(arrived.payload)
+        except TaskError:
+            document = None
+        nonce = document.get("nonce") if isinstance(document, dict) else None
+        if nonce != self._nonce:
+            self._presence_due_ms = max(now_ms, self._presence_ms + PRESENCE_INTERVAL_MS)
+
+    def _acknowledged(self, note: Acknowledged) -> None:
+        if note.refused is None:
+            publication = self.outbox.acknowledged(note.epoch, note.number)
+        else:
+            publication = self.outbox.refused(note.epoch, note.number)
+            self._log.warning("publish.refused", reason=note.refused)
+        if publication is None:
+            return
+        if publication.kind == "answer":
+            arrival = self._arrivals.get(publication.token)
+            if arrival is not None:
+                arrival.answered = True
+                self._release()
+        elif publication.kind == "result":
+            self.tasks.pop(publication.token, None)
+            self._ask(Item(DELIVERED, target=publication.token))
+        elif publication.kind == "publish":
+            self._host_done(publication.token, note.refused)
+
+    def _release(self) -> None:
+        """Acknowledge what is answered, in the order of arrival: none overtakes an earlier one."""
+        for token, arrival in list(self._arrivals.items()):
+            if not arrival.answered:
+                return
+            del self._arrivals[token]
+            if arrival.number:
+                self.acknowledgements.append((arrival.epoch, arrival.number))
+
+    # --- from the core --------------------------------------------------------------------------
+
+    def heard(self, event: Event) -> None:
+        """Take what the core tells; `link` events are the link's."""
+        if event.kind == "answer":
+            self._answered(event)
+        elif event.kind == "changed":
+            self._changed(event)
+        elif event.kind == "result":
+            self._ended(event)
+        elif event.kind == "work":
+            self._work(event)
+        elif event.kind == "continue":
+            self._continue(event)
+        elif event.kind == "drained":
+            self.drained = True
+        elif event.kind == "trouble":
+            self._log.error("core.trouble", **event.text)
+            # What cannot be written cannot be promised: a restart reads what was.
+            error = CoreError(f"cannot go on: {event.text.get('detail')} (the agent ends)")
+            error.exit_code = EXIT_TEMPORARY
+            raise error
+
+    def _answered(self, event: Event) -> None:
+        verdict, code = VERDICTS[event.code], event.text.get("code")
+        if event.token in self._extensions:
+            target, refusable = self._extensions.pop(event.token)
+            if verdict == "refused":
+                self._log.warning("task.next_refused", code=code)
+                if refusable:
+                    self._refuse_extension(target)
+            return
+        detail = REASONS.get(code) if code else None
+        self._answer(event.token, ANSWERS[verdict], code, detail, event.text.get("outcome"))
+
+    def _answer(
+        self,
+        token: int,
+        answer: str,
+        code: str | None = None,
+        detail: str | None = None,
+        outcome: str | None = None,
+    ) -> None:
+        arrival = self._arrivals.get(token)
+        if arrival is None:
+            return
+        source, task_id = arrival.source, arrival.task_id
+        self._log.info(
+            f"{arrival.request}.{answer}", source=source, id=task_id, code=code, detail=detail
+        )
+        payload = report.build_answer(
+            source, task_id, answer, arrival.request, code, detail, outcome
+        )
+        self._put("answer", source, task_id or "", payload, token)
+
+    def _changed(self, event: Event) -> None:
+        text = event.text
+        self.tasks[event.target] = text
+        if text["state"] in OVER:
+            return
+        state = report.build_state(
+            text["source"],
+            text["id"],
+            text["sequence"],
+            text["state"],
+            text["step"],
+            text["attempt"] or None,
+            text["progress"],
+        )
+        topic = self._topic("state", text["source"])
+        self.outbox.put(Publication("state", f"{text['source']}/{text['id']}", topic, state))
+
+    def _ended(self, event: Event) -> None:
+        history = event.text
+        self._log.info(
+            "task.ended", source=history["source"], id=history["id"], outcome=history["outcome"]
+        )
+        payload = report.build_result(history)
+        self._put("result", history["source"], history["id"], payload, event.target)
+        self.tasks.pop(event.target, None)
+
+    def _work(self, event: Event) -> None:
+        asked = event.text.get("publish")
+        if asked is None:
+            self.reboots.append(event.target)
+            return
+        try:
+            topic = self._topic("publish", asked["topic"])
+        except TaskError as error:
+            self._host_done(event.target, error.detail)
+            return
+        payload = asked["payload"].encode()
+        publication = Publication("publish", "", topic, payload, asked["retain"], event.target)
+        if not self.outbox.put(publication):
+            self._host_done(event.target, "the outbox is full")
+
+    def _host_done(self, target: int, fault: str | None) -> None:
+        text = (fault or "").encode()
+        self._ask(Item(HOST_DONE, target=target, value=1 if fault else 0, text=text))
+
+    def reboot_failed(self, target: int, fault: str) -> None:
+        """Tell the core that attempt `target` cannot restart the machine."""
+        self._host_done(target, fault)
+
+    def _continue(self, event: Event) -> None:
+        """Compile the steps that a result asks for into its task."""
+        plan, extensions = event.text["plan"], event.text["extensions"]
+        try:
+            grown = {**plan, "steps": list(plan["steps"])}
+            for extension in extensions:
+                grown["steps"] += extension["steps"]
+                grown["ceilings"] = extension["ceilings"]
+            added = task.extend(grown, event.code, event.text["next"])
+        except TaskError as refusal:
+            self._log.warning("task.next_refused", id=plan["id"], detail=refusal.detail)
+            self._refuse_extension(event.target)
+            return
+        self._extend(event.target, {"plan": plan, "extensions": extensions, "next": added}, True)
+
+    def _refuse_extension(self, target: int) -> None:
+        self._extend(target, {"plan": {}, "extensions": [], "next": None}, False)
+
+    def _extend(self, target: int, asked: dict[str, object], refusable: bool) -> None:
+        self._token += 1
+        self._extensions[self._token] = (target, refusable)
+        self._ask(Item(EXTEND, token=self._token, target=target, text=codec.encode(asked)))
+
+    # --- to the core ----------------------------------------------------------------------------
+
+    def items(self) -> list[Item]:
+        """Return what to hand to the core next; `submitted` says what came of it."""
+        batch: list[Item] = []
+        size_bytes = 0
+        for item in self._items[:BATCH_MAX]:
+            size_bytes += len(item.text)
+            if batch and size_bytes > BATCH_BYTES_MAX:
+                break
+            batch.append(item)
+        return batch
+
+    def submitted(self, items: list[Item], answers: list[LimpetError | None]) -> bool:
+        """Take the core's word on each of `items`; True if it was busy and they must wait."""
+        busy: list[Item] = []
+        for item, answer in zip(items, answers, strict=True):
+            if isinstance(answer, TaskError):
+                self._refused(item, answer)
+            elif answer is not None and answer.exit_code == EXIT_TEMPORARY:
+                busy.append(item)
+            elif answer is not None:
+                raise answer
+        self._items[: len(items)] = busy
+        self._items_bytes = sum(len(item.text) for item in self._items)
+        return bool(busy)
+
+    def _ask(self, item: Item) -> None:
+        self._items.append(item)
+        self._items_bytes += len(item.text)
+
+    def _refused(self, item: Item, refusal: TaskError) -> None:
+        if item.op != EXTEND:
+            self._answer(item.token, "refused", refusal.code, refusal.detail)
+            return
+        target, refusable = self._extensions.pop(item.token)
+        self._log.warning("task.next_refused", code=refusal.code, detail=refusal.detail)
+        if refusable:
+            self._refuse_extension(target)
+
+    # --- to the broker --------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """Move what waits into the outbox, as far as it has room."""
+        self._waiting = [one for one in self._waiting if not self.outbox.put(one)]
+        if self._presence_due_ms is not None and now_ms >= self._presence_due_ms:
+            payload = report.build_presence(True, self._nonce, self._identity.facts)
+            topic = self._topic("presence", "")
+            if self.outbox.put(Publication("presence", "", topic, payload, retain=True)):
+                self._presence_due_ms, self._presence_ms = None, now_ms
+
+    def leave(self) -> None:
+        """Say that we leave on purpose: a connection that ends in order publishes no will."""
+        payload = report.build_presence(False, self._nonce, {})
+        topic = self._topic("presence", "")
+        self._presence_due_ms = None
+        self.outbox.put(Publication("presence", "", topic, payload, retain=True))
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """When `tick` is due besides after every turn."""
+        return self._presence_due_ms
+
+    def _put(self, kind: str, source: str, task_id: str, payload: bytes, token: int) -> None:
+        """Have a publication that is never dropped take its place, now or when there is room."""
+        topic = self._topic(kind, source)
+        publication = Publication(kind, f"{source}/{task_id}", topic, payload, token=token)
+        # What waits already goes first, so that reports of one task keep their order.
+        if self._waiting or not self.outbox.put(publication):
+            self._waiting.append(publication)
+
+    def _topic(self, kind: str, name: str) -> str:
+        identity = self._identity
+        return topics.build(identity.prefix, Address(identity.device, kind, name))

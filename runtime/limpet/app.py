@@ -1,0 +1,155 @@
+"""The composition root: builds every part of the agent, in order, and ends them in reverse.
+
+Decides what is built from which part of the configuration, and the exit code. Modules that drag
+paho or orjson in are imported after `slim` has taken their weight away.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from limpet import __version__, slim
+from limpet.errors import EXIT_OK, EXIT_SOFTWARE, ConfigError, LimpetError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from limpet.config import Config
+    from limpet.log import Log
+    from limpet.policy import Policy, Site
+
+LOOPBACK = ("localhost", "127.", "::1")
+DIRECTORY_MODE = 0o700
+
+
+def run(config_file: str) -> int:
+    """Run the agent by the configuration in `config_file` until SIGTERM; return its exit code."""
+    slim.install()
+    from limpet import config, policy
+    from limpet.clock import Clock
+    from limpet.log import stderr_log
+
+    try:
+        settings = config.load(config_file)
+        rules = policy.load(settings.policy.file, settings.policy.tools_directory, site(settings))
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\ncannot start the agent: see above (it ends)\n")
+        return error.exit_code
+    log = stderr_log(Clock().wall_ms, settings.log.level, settings.log.format)
+    try:
+        _serve(settings, rules, log)
+    except LimpetError as error:
+        log.error("agent.failed", detail=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    except Exception as error:
+        log.error("agent.failed", detail=f"a bug: {error!r}", exit_code=EXIT_SOFTWARE)
+        raise
+    log.info("agent.ended")
+    return EXIT_OK
+
+
+def site(settings: Config) -> Site:
+    """Return what the policy needs to know of this device and this build."""
+    from limpet.policy import Site
+
+    frozen = bool(getattr(sys, "frozen", False))
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "native", "limpet-tool")
+    host = settings.broker.host
+    return Site(
+        device=settings.device.name,
+        task_root=os.path.join(settings.device.state_directory, "tasks"),
+        loopback=host in LOOPBACK or host.startswith(LOOPBACK[1]),
+        worker=[sys.executable, "worker"] if frozen else [sys.executable, "-m", "limpet", "worker"],
+        native=[sys.executable, "native"] if frozen else [beside],
+    )
+
+
+def _serve(settings: Config, rules: Policy, log: Log) -> None:
+    """Build everything, turn the loop, and end everything."""
+    from limpet import topics
+    from limpet.agent import Agent, Identity
+    from limpet.backoff import Backoff
+    from limpet.clock import Clock
+    from limpet.health import Health
+    from limpet.link import Link
+    from limpet.local import Local
+    from limpet.loop import Loop, Signals
+    from limpet.native.core import Core, frame
+
+    health = Health(os.environ)
+    signals = Signals()
+    with Core(_core_settings(settings, rules)) as core:
+        opened = core.stats()["opened"]
+        log.info("core.open", version=__version__, **opened)
+        device = settings.device
+        identity = Identity(device.prefix, device.name, _facts(settings, opened["containment"]))
+        agent = Agent(identity, rules, frame, lambda: os.urandom(8).hex(), log)
+        link = Link(
+            settings.broker,
+            topics.device_filters(device.prefix, device.name),
+            core.connect,
+            core.disconnect,
+            agent.greet,
+            Backoff(int.from_bytes(os.urandom(8), "little")),
+        )
+
+        def status() -> dict[str, object]:
+            return {
+                "version": __version__,
+                "device": device.name,
+                "link": link.phase,
+                "protocol": link.protocol,
+                "outbox": len(agent.outbox),
+                "tasks": list(agent.tasks.values()),
+                "core": core.stats(),
+            }
+
+        with Local(settings.socket, {"status": status}) as local:
+            loop = Loop(
+                core,
+                link,
+                agent,
+                health,
+                local,
+                signals,
+                Clock(),
+                log,
+                settings.drain.timeout_ms,
+                settings.device.reboot,
+            )
+            health.ready(f"device {device.name}, {opened['tasks']} live tasks")
+            loop.run()
+
+
+def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
+    """Return what the core is opened with; makes the directories that it expects."""
+    directory = settings.device.state_directory
+    try:
+        os.makedirs(os.path.join(directory, "tasks"), DIRECTORY_MODE, exist_ok=True)
+    except OSError as error:
+        fault = f"cannot make {error.filename}: {error.strerror} (the agent does not start)"
+        raise ConfigError([fault]) from error
+    limits = settings.limits
+    return {
+        "state_directory": directory,
+        "clock": "synchronised",
+        "limits": {
+            "tasks": limits.tasks,
+            "steps": limits.steps,
+            "attempts": limits.attempts,
+            "ids": limits.ids,
+        },
+        "segment_bytes": limits.segment_bytes,
+        "table": rules.table,
+    }
+
+
+def _facts(settings: Config, containment: str) -> dict[str, object]:
+    """Return what presence tells of this agent."""
+    limits = settings.limits
+    return {
+        "version": __version__,
+        "protocol": 1,
+        "containment": containment,
+        "limits": {"tasks": limits.tasks, "steps": limits.steps, "attempts": limits.attempts},
+    }

@@ -1,0 +1,265 @@
+"""The one loop: waits in one place, then lets each part have its turn, and hands over between them.
+
+Decides order and fairness of a turn, when to collect garbage, and how the agent stops. Knows no
+document; everything it calls returns without blocking.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+from typing import TYPE_CHECKING, Protocol
+
+from limpet.native.records import DRAIN, Item
+
+if TYPE_CHECKING:
+    from limpet.agent import Agent
+    from limpet.health import Health
+    from limpet.link import Link
+    from limpet.local import Local
+    from limpet.log import Log
+    from limpet.native.core import Core
+
+    class Poller(Protocol):
+        """What the loop needs of `select.poll`."""
+
+        def register(self, fd: int, events: int) -> None:
+            """Watch `fd`."""
+
+        def unregister(self, fd: int) -> None:
+            """Watch `fd` no more."""
+
+        def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
+            """Wait for events, at most so long; -1 is for ever."""
+
+    class Steady(Protocol):
+        """What the loop needs of the clock."""
+
+        def boot_ms(self) -> int:
+            """Milliseconds since boot."""
+
+        def wall_ms(self) -> int:
+            """Milliseconds since 1970."""
+
+
+# How soon to try again what the core had no room for; it frees some with every event it tells.
+BUSY_MS = 10
+# How long an ending agent waits for the broker to acknowledge what it still has.
+FAREWELL_MS = 3_000
+# paho leaves half a kilobyte of cycles per message. They go when nothing else is to be done; the
+# threshold is only for a flood without a pause, about a megabyte of them.
+GARBAGE_WORTH_A_COLLECTION = 500
+GARBAGE_MAX = 20_000
+
+
+class Signals:
+    """SIGTERM and SIGINT as a descriptor."""
+
+    __slots__ = ("_read_fd",)
+
+    def __init__(self) -> None:
+        """Take over the process's handlers; SIGHUP means nothing here and is ignored."""
+        self._read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def fileno(self) -> int:
+        """Return the descriptor, readable after a signal."""
+        return self._read_fd
+
+    def count(self) -> int:
+        """Return how many signals have come since the last call."""
+        try:
+            return len(os.read(self._read_fd, 64))
+        except BlockingIOError:
+            return 0
+
+
+class Loop:
+    """Runs one agent until it is told to end."""
+
+    def __init__(
+        self,
+        core: Core,
+        link: Link,
+        agent: Agent,
+        health: Health,
+        local: Local | None,
+        signals: Signals,
+        clock: Steady,
+        log: Log,
+        drain_ms: int,
+        reboot: tuple[str, ...],
+        poller: Poller | None = None,
+    ) -> None:
+        """`drain_ms` is the patience with running steps; `reboot` the argv that restarts us."""
+        self._core = core
+        self._link = link
+        self._agent = agent
+        self._health = health
+        self._local = local
+        self._signals = signals
+        self._clock = clock
+        self._log = log
+        self._drain_ms = drain_ms
+        self._reboot = reboot
+        self._poller: Poller = poller or select.poll()
+        self._watched: dict[int, int] = {}
+        self._core_fd = core.event_fd()
+        self._busy = False
+        self._draining = False
+        self._farewell_ms: int | None = None
+        self._finished = False
+
+    def run(self) -> None:
+        """Turn until the agent has ended in order; LimpetError if it cannot go on."""
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_MAX, 10, 10)
+        while not self._finished:
+            self.turn()
+
+    def turn(self) -> None:
+        """Wait, then do everything that there is to do once."""
+        ready = self._wait()
+        now_ms = self._clock.boot_ms()
+        if self._signals.fileno() in ready and self._signals.count():
+            self._drain()
+        # The core first: its records say why a connection ended before the connection shows it.
+        if self._core_fd in ready:
+            self._hear(now_ms)
+        link_fd = self._link.fileno()
+        if link_fd is not None:
+            if ready.get(link_fd, 0) & ~select.POLLOUT or self._link.pending:
+                self._link.read(now_ms)
+            if ready.get(link_fd, 0) & select.POLLOUT:
+                self._link.write(now_ms)
+        self._link.tick(now_ms)
+        if self._local is not None:
+            self._local.serve(ready)
+        self._hand_over(now_ms)
+        self._health.tick(now_ms)
+        if self._draining:
+            self._end_in_order(now_ms)
+
+    # --- waiting --------------------------------------------------------------------------------
+
+    def _wait(self) -> dict[int, int]:
+        """Return the descriptors that are ready; collect garbage if that has to be waited for."""
+        self._watch()
+        if self._link.pending:
+            return dict(self._poller.poll(0))
+        if gc.get_count()[0] >= GARBAGE_WORTH_A_COLLECTION:
+            ready = self._poller.poll(0)
+            if ready:
+                return dict(ready)
+            gc.collect()
+        return dict(self._poller.poll(self._timeout_ms()))
+
+    def _timeout_ms(self) -> int:
+        deadlines = [
+            self._link.deadline_ms,
+            self._agent.deadline_ms,
+            self._health.deadline_ms,
+            self._farewell_ms,
+        ]
+        due = [deadline for deadline in deadlines if deadline is not None]
+        now_ms = self._clock.boot_ms()
+        if self._busy:
+            due.append(now_ms + BUSY_MS)
+        return max(0, min(due) - now_ms) if due else -1
+
+    def _watch(self) -> None:
+        """Tell the poller which descriptors there are now."""
+        wanted = {self._signals.fileno(): select.POLLIN, self._core_fd: select.POLLIN}
+        link_fd = self._link.fileno()
+        if link_fd is not None:
+            writing = select.POLLOUT if self._link.wants_write else 0
+            wanted[link_fd] = select.POLLIN | writing
+        if self._local is not None:
+            wanted.update(self._local.wanted())
+        if wanted == self._watched:
+            return
+        for fd in self._watched.keys() - wanted.keys():
+            self._poller.unregister(fd)
+        for fd, events in wanted.items():
+            self._poller.register(fd, events)
+        self._watched = wanted
+
+    # --- one turn -------------------------------------------------------------------------------
+
+    def _hear(self, now_ms: int) -> None:
+        for event in self._core.poll():
+            if event.kind == "link":
+                self._link.heard(event, now_ms)
+            else:
+                self._agent.heard(event)
+
+    def _hand_over(self, now_ms: int) -> None:
+        """Carry what each part has for another: notes, items, publications, acknowledgements."""
+        agent, link = self._agent, self._link
+        for note in link.take():
+            agent.noted(note, now_ms, self._clock.wall_ms())
+        self._submit()
+        agent.tick(now_ms)
+        while (found := agent.outbox.next()) is not None:
+            ticket, publication = found
+            number = link.publish(publication.topic, publication.payload, publication.retain)
+            if number is None:
+                break
+            agent.outbox.sent(ticket, number)
+        for epoch, number in agent.acknowledgements:
+            link.acknowledge(epoch, number)
+        agent.acknowledgements.clear()
+        if link.wants_write:
+            link.write(now_ms)
+        while agent.reboots:
+            self._restart_machine(agent.reboots.pop())
+
+    def _submit(self) -> None:
+        """Hand items to the core until there are none or it is busy."""
+        self._busy = False
+        while not self._busy:
+            items = self._agent.items()
+            if not items:
+                return
+            self._busy = self._agent.submitted(items, self._core.submit(items))
+
+    def _restart_machine(self, target: int) -> None:
+        """Start what restarts the machine; its attempt succeeds when the boot id has changed."""
+        try:
+            os.posix_spawn(self._reboot[0], self._reboot, os.environ, setsigmask=())
+            self._log.warning("reboot.asked", argv=" ".join(self._reboot))
+        except OSError as error:
+            fault = f"cannot start {self._reboot[0]}: {error.strerror} (the step fails)"
+            self._agent.reboot_failed(target, fault)
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        """Begin to end; a second signal ends at once."""
+        if self._draining:
+            self._finished = True
+            self._link.stop()
+            return
+        self._draining = True
+        self._log.info("agent.draining", patience_ms=self._drain_ms)
+        self._health.stopping()
+        self._core.submit([Item(DRAIN, value=self._drain_ms)])
+
+    def _end_in_order(self, now_ms: int) -> None:
+        """When nothing runs any more: say what is left to say, then goodbye."""
+        if not self._agent.drained:
+            return
+        if self._farewell_ms is None:
+            self._agent.leave()
+            self._farewell_ms = now_ms + FAREWELL_MS
+            self._hand_over(now_ms)
+        offline = self._link.phase != "ready"
+        if offline or len(self._agent.outbox) == 0 or now_ms >= self._farewell_ms:
+            self._link.stop()
+            self._finished = True

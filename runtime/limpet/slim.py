@@ -1,0 +1,76 @@
+"""Stand-ins for modules that paho and orjson import and this agent never reaches; with reasons.
+
+Together they save about 9 MB resident. Decides only what is left out: a real module that is
+already there stays. Must be called before anything imports paho or orjson, and by the agent's own
+process only.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+class _Error(OSError):
+    """Stands for exceptions that are named in `except` clauses and never raised."""
+
+
+class _ValueError(ValueError):
+    """The same, for those that must be values' errors."""
+
+
+# Name -> what is looked up in it at import; the reason stands before each.
+STAND_INS: dict[str, dict[str, Any]] = {
+    # paho: finding a proxy, which only its own connect does; ours comes from the uplink.
+    "urllib": {"__path__": []},
+    "urllib.parse": {},
+    "urllib.request": {},
+    # paho: the websocket handshake. OpenSSL comes with it.
+    "hashlib": {},
+    "base64": {},
+    # paho: TLS is the uplink's; the names stand in `except` clauses that every read evaluates.
+    "ssl": {"SSLWantReadError": _Error, "SSLWantWriteError": _Error, "SSLContext": object},
+    # paho: asks once whether this is Windows.
+    "platform": {"system": lambda: "Linux"},
+    # paho: client ids that nobody chose. orjson: serialising UUIDs, which no report holds.
+    "uuid": {"UUID": type("UUID", (), {"__slots__": ("int",)})},
+    # paho: the alphabet of such client ids.
+    "string": {
+        "digits": "0123456789",
+        "ascii_letters": "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        "hexdigits": "0123456789abcdefABCDEF",
+        "octdigits": "01234567",
+        "Formatter": object,
+        "Template": object,
+    },
+    # paho: `enable_logger`, which nobody calls; it looks the levels up.
+    "logging": {
+        "DEBUG": 10,
+        "INFO": 20,
+        "WARNING": 30,
+        "ERROR": 40,
+        "Logger": object,
+        "getLogger": lambda *_: None,
+    },
+    # orjson: serialising dataclasses. The real one brings inspect, ast and dis.
+    "dataclasses": {
+        "_FIELD": object(),
+        "_FIELDS": "__dataclass_fields__",
+        "MISSING": object(),
+    },
+    # orjson: the parent class of its own error.
+    "json": {"JSONDecodeError": _ValueError},
+}
+
+
+def install() -> None:
+    """Put the stand-ins where `import` finds them."""
+    for name, members in STAND_INS.items():
+        if name in sys.modules:
+            continue
+        module = sys.modules[name] = ModuleType(name)
+        vars(module).update(members)
+        parent, _, child = name.rpartition(".")
+        if parent in sys.modules:
+            setattr(sys.modules[parent], child, module)

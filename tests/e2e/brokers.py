@@ -1,0 +1,94 @@
+"""Real brokers on free loopback ports, each started, stopped and started again by a test."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+START_S = 10.0
+
+MOSQUITTO = """\
+listener {port} 127.0.0.1
+allow_anonymous true
+persistence true
+persistence_location {directory}/
+"""
+
+RUMQTTD = """\
+id = 0
+
+[router]
+id = 0
+max_connections = 50
+max_outgoing_packet_count = 200
+max_segment_size = 1048576
+max_segment_count = 10
+
+[{version}.1]
+name = "limpet"
+listen = "127.0.0.1:{port}"
+next_connection_delay_ms = 1
+
+[{version}.1.connections]
+connection_timeout_ms = 10000
+max_payload_size = 262144
+max_inflight_count = 100
+dynamic_filters = true
+"""
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Broker:
+    """One broker process; `kind` is "mosquitto" or "iotcore", `protocol` what it is to speak."""
+
+    def __init__(self, kind: str, protocol: str, directory: Path) -> None:
+        self.kind = kind
+        self.protocol = protocol
+        self.port = free_port()
+        self._directory = directory
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it accepts connections."""
+        self._process = subprocess.Popen(
+            self._argv(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._log()
+        )
+        end = time.monotonic() + START_S
+        while time.monotonic() < end:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 0.2).close()
+                return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError(f"{self.kind} does not listen: {self._log_file().read_text()}")
+
+    def stop(self) -> None:
+        """End it; a persistent broker writes its sessions down first."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+    def _log_file(self) -> Path:
+        return self._directory / f"{self.kind}.log"
+
+    def _log(self) -> object:
+        return self._log_file().open("ab")
+
+    def _argv(self) -> list[str]:
+        file = self._directory / f"{self.kind}.toml"
+        if self.kind == "mosquitto":
+            file.write_text(MOSQUITTO.format(port=self.port, directory=self._directory))
+            return ["/usr/sbin/mosquitto", "-c", str(file)]
+        version = "v5" if self.protocol == "5" else "v4"
+        file.write_text(RUMQTTD.format(port=self.port, version=version))
+        return [sys.executable, "-m", "iotcore", "--config", str(file)]

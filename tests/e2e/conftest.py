@@ -1,0 +1,50 @@
+"""Fixtures of the end-to-end tests: both brokers, both protocol versions, an agent, a controller."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from brokers import Broker
+from fleet import Controller, Device
+
+LANES = [
+    pytest.param(("mosquitto", "5"), id="mosquitto-5"),
+    pytest.param(("mosquitto", "3.1.1"), id="mosquitto-3.1.1"),
+    pytest.param(("iotcore", "5"), id="iotcore-5"),
+    pytest.param(("iotcore", "3.1.1"), id="iotcore-3.1.1"),
+]
+
+
+@pytest.fixture(params=LANES)
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
+    """Each broker in each protocol version."""
+    kind, protocol = request.param
+    broker = Broker(kind, protocol, tmp_path)
+    broker.start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
+def device(broker: Broker, tmp_path: Path) -> Iterator[Device]:
+    """An agent that was started; its log is shown when the test fails."""
+    device = Device(tmp_path, broker, broker.protocol)
+    device.start()
+    yield device
+    device.stop()
+    print(device.log())
+
+
+@pytest.fixture
+def controller(broker: Broker) -> Iterator[Controller]:
+    """A controller; at the end, everything it heard must have fitted PROTOCOL.md."""
+    controller = Controller(broker)
+    yield controller
+    controller.close()
+    assert controller.faults == []

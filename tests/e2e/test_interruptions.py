@@ -1,0 +1,161 @@
+"""What survives a kill, a broker that goes away, a stop, and a Python thread that hangs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from brokers import Broker
+from fleet import AGENT, Controller, Device, processes_with, step, task, until
+
+# How far from its deadline an attempt may end, and how long Python hangs while it does.
+LATE_MS = 20
+HANG_S = 10
+# Holds the GIL in a C call once the file `hang` is there.
+HANGING_AGENT = f"""\
+import ctypes, os, sys, threading, time
+directory = os.path.dirname(sys.argv[1])
+def hang():
+    while not os.path.exists(os.path.join(directory, "hang")):
+        time.sleep(0.02)
+    os.rename(os.path.join(directory, "hang"), os.path.join(directory, "hangs"))
+    ctypes.PyDLL(None).sleep({HANG_S})
+threading.Thread(target=hang, daemon=True).start()
+{AGENT}"""
+
+
+def shell(name: str, script: str, **more: object) -> dict[str, object]:
+    return {"name": name, "tool": "shell", "input": {"script": script}, **more}
+
+
+def test_a_killed_agent_goes_on_where_it_was(
+    device: Device, controller: Controller, tmp_path: Path
+) -> None:
+    """A `rerun` step runs again with its context, and nothing of the first run is left alive."""
+    controller.wait_online()
+    wait = f"echo run >> {tmp_path}/runs; [ -e {tmp_path}/go ] || setsid sleep 100481"
+    steps = [
+        step("first", "/bin/echo", "kept"),
+        shell("long", wait, on_interruption="rerun"),
+        step("last", "/bin/echo", "still ${steps.first.stdout}"),
+    ]
+    controller.send(task("kill-1", steps))
+    until(lambda: processes_with("100481"), "the long step")
+    device.kill()
+    (tmp_path / "go").touch()
+    device.start()
+    result = controller.wait("result", "kill-1")
+    told = {one["name"]: one for one in result["steps"]}
+    assert result["outcome"] == "succeeded", result
+    assert told["last"]["stdout"]["head"] == "still kept\n"
+    assert (tmp_path / "runs").read_text() == "run\nrun\n"
+    assert processes_with("100481") == []
+
+
+def test_a_killed_stop_step_is_uncertain_and_never_runs_again(
+    device: Device, controller: Controller, tmp_path: Path
+) -> None:
+    controller.wait_online()
+    script = f"echo run >> {tmp_path}/runs; sleep 100491"
+    last = [step("last", "/bin/echo", "bye")]
+    controller.send(task("stop-1", [shell("once", script)], **{"finally": last}))
+    until(lambda: processes_with("100491"), "the step")
+    device.kill()
+    device.start()
+    result = controller.wait("result", "stop-1")
+    told = [one["outcome"] for one in result["steps"]]
+    assert (result["outcome"], told) == ("uncertain", ["uncertain", "succeeded"])
+    assert (tmp_path / "runs").read_text() == "run\n"
+    assert processes_with("100491") == []
+
+
+def test_a_result_is_told_again_until_the_broker_has_it(
+    broker: Broker, device: Device, controller: Controller, tmp_path: Path
+) -> None:
+    """The broker vanishes while a task runs; its result arrives when the broker is back."""
+    controller.wait_online()
+    script = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    controller.send(task("away-1", [shell("wait", script)]))
+    controller.wait("answer", "away-1")
+    broker.stop()
+    (tmp_path / "go").touch()
+    until(lambda: "task.ended" in device.log(), "the end of the task")
+    broker.start()
+    assert controller.wait("result", "away-1")["outcome"] == "succeeded"
+
+
+def test_a_stop_says_goodbye_and_ends_with_zero(device: Device, controller: Controller) -> None:
+    controller.wait_online()
+    assert device.stop() == 0
+    gone = until(lambda: [p for p in controller.all("presence") if not p["online"]], "a goodbye")
+    assert gone[-1]["nonce"] == controller.all("presence")[0]["nonce"]
+
+
+def test_a_stop_leaves_a_rerun_step_for_the_next_start(
+    device: Device, controller: Controller, tmp_path: Path
+) -> None:
+    controller.wait_online()
+    script = f"[ -e {tmp_path}/go ] || sleep 100501"
+    controller.send(task("drain-1", [shell("long", script, on_interruption="rerun")]))
+    until(lambda: processes_with("100501"), "the step")
+    assert device.stop() == 0
+    assert processes_with("100501") == []
+    (tmp_path / "go").touch()
+    device.start()
+    assert controller.wait("result", "drain-1")["outcome"] == "succeeded"
+
+
+def test_a_killed_agent_is_told_offline_by_its_will(
+    device: Device, controller: Controller
+) -> None:
+    online = controller.wait_online()
+    device.kill()
+    gone = until(lambda: [p for p in controller.all("presence") if not p["online"]], "the will")
+    assert gone[-1]["nonce"] == online["nonce"]
+    device.start()
+    again = until(lambda: controller.all("presence")[-1]["online"], "the next birth")
+    assert again
+    assert controller.all("presence")[-1]["nonce"] != online["nonce"]
+
+
+def test_no_deadline_waits_for_python(broker: Broker, controller: Controller, tmp_path: Path) -> None:
+    """Python hangs for ten seconds in a C call that holds the GIL; five deadlines pass on time,
+    the task ends durably, and its result is told afterwards."""
+    device = Device(tmp_path, broker, broker.protocol)
+    device.start(HANGING_AGENT)
+    try:
+        controller.wait_online()
+        # The machine under the test may stall by itself: one more try is allowed.
+        worst = 1000.0
+        for attempt in range(2):
+            worst = min(worst, lateness_during_hang(controller, tmp_path, f"gil-{attempt}"))
+            if worst <= LATE_MS:
+                break
+            device.stop()
+            device.start(HANGING_AGENT)
+        assert worst <= LATE_MS
+    finally:
+        device.stop()
+        print(device.log())
+
+
+def lateness_during_hang(controller: Controller, directory: Path, task_id: str) -> float:
+    """Return the largest distance of an attempt's end from its deadline, in milliseconds."""
+    (directory / "hangs").unlink(missing_ok=True)
+    timeout_ms = 700
+    steps = [
+        step(f"s{n}", "/bin/sleep", "60", start_to_close=f"{timeout_ms}ms", allow_failure=True)
+        for n in range(5)
+    ]
+    controller.send(task(task_id, steps))
+    controller.wait("answer", task_id)
+    (directory / "hang").touch()
+    until((directory / "hangs").exists, "the hang")
+    hung_ms = time.time() * 1000
+    result = controller.wait("result", task_id)
+    told_ms = time.time() * 1000
+    assert [one["clock"] for one in result["steps"]] == ["start_to_close"] * 5
+    assert told_ms - hung_ms >= HANG_S * 1000 - 100
+    assert result["ended_ms"] < hung_ms + HANG_S * 1000
+    took = [one["ended_ms"] - one["started_ms"] for one in result["steps"]]
+    return max(abs(ms - timeout_ms) for ms in took)
