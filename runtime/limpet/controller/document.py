@@ -101,12 +101,12 @@ def repeat_from(document: dict[str, Any], step: str, unique: str, now_ms: int) -
     Its id is the old one and `unique`, which links the two. A step that refers to one that is not
     repeated is refused when the new task is compiled.
     """
-    steps = document.get("steps")
-    names = [entry.get("name") for entry in steps] if isinstance(steps, list) else []
+    found = document.get("steps")
+    steps: list[Any] = found if isinstance(found, list) else []
+    names = [entry.get("name") for entry in steps if isinstance(entry, dict)]
     if step not in names:
         known = ", ".join(map(str, names))
         raise TaskError("reference_unknown", f'steps: none is named "{step}" (there are: {known})')
-    assert isinstance(steps, list)
     old = str(document.get("id", "task"))
     changed = {
         "id": make_id(old, f"retry-{unique}"),
