@@ -123,9 +123,13 @@ class Device:
                 stderr=log,
             )
 
-    def kill(self) -> None:
+    def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
         self.process.wait()
 
     def stop(self) -> int:

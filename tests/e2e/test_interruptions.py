@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from pathlib import Path
 
@@ -80,7 +81,12 @@ def test_a_result_is_told_again_until_the_broker_has_it(
     broker.stop()
     (tmp_path / "go").touch()
     until(lambda: "task.ended" in device.log(), "the end of the task")
+    # A broker keeps nothing for a controller that is not there: the device is last to come back.
+    device.signal(signal.SIGSTOP)
+    controller.ready = False
     broker.start()
+    until(lambda: controller.ready, "the controller's return")
+    device.signal(signal.SIGCONT)
     assert controller.wait("result", "away-1")["outcome"] == "succeeded"
 
 
