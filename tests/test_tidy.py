@@ -28,7 +28,7 @@ LINE_COLUMNS_MAX = 100
 # Who alone may use a module; a folder ends in "/". The build is no part of the running agent.
 BUILD = "native/ffi_build.py"
 ONLY_IN: dict[str, set[str]] = {
-    "paho": {"link.py"},
+    "paho": {"link.py", "controller/session.py"},
     "cffi": {"native/"},
     "limpet.native._core": {"native/"},
     "time": {"clock.py"},

@@ -220,15 +220,19 @@ impl Machine {
             Trigger::HeartbeatOver => Cause::Clock(Clock::Heartbeat),
             _ => Cause::Ending,
         };
+        // What has ended by itself has ended so, whatever comes while its descendants are removed.
+        let ended = task.state == State::Sweeping;
         let attempt = self.attempt(slot);
-        if attempt.cause == Cause::None || cause == Cause::Ending {
+        let replaced = if attempt.cause == Cause::None { !ended } else { cause == Cause::Ending };
+        if replaced {
             attempt.cause = cause;
         }
     }
 
     fn stop(&mut self, slot: u16, trigger: Trigger) {
         let attempt = *self.attempt(slot);
-        if trigger == Trigger::PhaseOver && attempt.timer_at <= self.now.at {
+        let done = attempt.timer_at <= self.now.at && attempt.timer_at <= attempt.close_at;
+        if trigger == Trigger::PhaseOver && done {
             self.attempt(slot).exit = Outcome::Succeeded;
             return self.settle(slot);
         }
@@ -302,7 +306,7 @@ impl Machine {
         self.settle(slot);
     }
 
-    fn ending(&mut self, slot: u16) -> (Outcome, Clock) {
+    pub(crate) fn ending(&mut self, slot: u16) -> (Outcome, Clock) {
         let task = self.task(slot);
         match task.ending {
             Outcome::Cancelled => (Outcome::Cancelled, Clock::None),
@@ -507,7 +511,7 @@ impl Machine {
         let task = self.task(slot);
         (task.outcome, task.outcome_step, task.outcome_clock) = (outcome, step, clock);
         task.ending = Outcome::None;
-        task.flags.finally = true;
+        (task.flags.finally, task.flags.in_flight) = (true, false);
         self.skip_open_steps(slot, false);
     }
 

@@ -22,14 +22,17 @@ impl Machine {
     /// that a second crash has one possible culprit.
     fn next_waiting(&self) -> Option<u16> {
         let tasks = || (0..self.limits.tasks).map(|slot| (slot, &self.arena.tasks[slot as usize]));
-        if tasks().any(|(_, task)| task.suspicions > 0 && task.state.has_attempt()) {
+        // What was given up as unreaped counts no more: it may hold its slot for ever.
+        let mut busy = tasks().filter(|(_, task)| task.state.has_attempt()).peekable();
+        let alone = busy.peek().is_none();
+        if busy.any(|(_, task)| task.suspicions > 0) {
             return None;
         }
         let queued = || tasks().filter(|(_, task)| task.state == State::Queued);
         let order =
             |(slot, task): &(u16, &Task)| (-i16::from(task.priority), task.queued_at, *slot);
         match queued().filter(|(_, task)| task.suspicions > 0).min_by_key(order) {
-            Some(_) if self.live > 0 => None,
+            Some(_) if !alone => None,
             Some((slot, _)) => Some(slot),
             None => queued().min_by_key(order).map(|(slot, _)| slot),
         }

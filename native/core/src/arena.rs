@@ -32,6 +32,8 @@ pub struct Task {
     pub reserved: u32,
     /// Agent time used before this start, in ms; see `recovery`.
     pub used_ms: u64,
+    /// Read back: the boot in which the step at hand was started.
+    pub boot: u32,
     /// Its entry in the table of ids.
     pub id: u16,
     /// First step, in order of execution.
@@ -67,6 +69,8 @@ pub struct TaskFlags {
     pub unreaped: bool,
     /// Records may be missing from its history.
     pub gap: bool,
+    /// Read back: steps ran that nobody knows; what added them is missing.
+    pub lost_steps: bool,
     /// Read back: the last step asked for more steps, and nobody has answered.
     pub planning: bool,
     /// Read back: the host refused the steps that the last step asked for.
@@ -139,6 +143,7 @@ impl Task {
         finally_ms: 0,
         reserved: 0,
         used_ms: 0,
+        boot: 0,
         id: NONE,
         first: NONE,
         current: NONE,
@@ -158,6 +163,7 @@ impl Task {
             clock_uncertain: false,
             unreaped: false,
             gap: false,
+            lost_steps: false,
             planning: false,
             refused_plan: false,
             finished: false,

@@ -57,7 +57,7 @@ impl Default for Limits {
             attempts: 16,
             ids: IDS_MAX,
             live_bytes: 8 * 1024 * 1024,
-            ended_bytes: 12 * 1024,
+            ended_bytes: 8 * 1024,
             reports: 8,
             suspicions: 3,
             reap_ms: 10_000,

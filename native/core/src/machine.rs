@@ -7,7 +7,7 @@ use crate::message::{
     Answer, Attached, AttemptRef, Effect, Event, Exit, Input, Loaded, Outcome, TaskRef, Verdict,
 };
 use crate::record::Record;
-use crate::recovery::{Restart, Timeline};
+use crate::recovery::Timeline;
 use crate::table::{Cell, State, Trigger, cell};
 use crate::time::{Instant, Now};
 use std::collections::VecDeque;
@@ -58,7 +58,8 @@ pub struct Machine {
     pub(crate) live_bytes: u64,
     pub(crate) recovering: u16,
     pub(crate) timeline: Timeline,
-    pub(crate) restart: Restart,
+    /// The agent died last time, rather than stop.
+    pub(crate) unclean: bool,
     /// Filled while the journal is read, empty ever after.
     pub(crate) released: Vec<(u64, u64)>,
     pub(crate) stats: Stats,
@@ -95,7 +96,7 @@ impl Machine {
             live_bytes: 0,
             recovering: 0,
             timeline: Timeline::default(),
-            restart: Restart::default(),
+            unclean: false,
             released: Vec::new(),
             stats: Stats::default(),
             draining: false,
@@ -187,8 +188,9 @@ impl Machine {
                 }
             }
         }
-        let attached = self.arena.attempts.iter().any(|a| a.live && a.task != NONE);
-        if self.draining && !attached && !self.drained_told && self.recovering == 0 {
+        let awaited =
+            self.arena.attempts.iter().any(|a| a.live && a.task != NONE && !self.reboots(a.task));
+        if self.draining && !awaited && !self.drained_told && self.recovering == 0 {
             self.drained_told = true;
             return Some(Event::Drained);
         }
@@ -415,15 +417,26 @@ impl Machine {
         }
     }
 
+    /// Whether the table acts on a trigger; else what comes with it must leave no trace.
+    fn awaits(&self, slot: u16, trigger: Trigger) -> bool {
+        matches!(cell(self.arena.tasks[slot as usize].state, trigger), Cell::Do(_))
+    }
+
     fn loaded(&mut self, attempt: AttemptRef, loaded: Loaded) {
         let Some(slot) = self.task_of(attempt, true) else {
             self.effect(Effect::Discard(attempt));
             return;
         };
+        let awaited = self.awaits(slot, Trigger::LoadedStart);
+        // The answer may come before the timer is served; nothing starts after the deadline.
+        let over = self.arena.tasks[slot as usize].close_at <= self.now.at;
         let trigger = match loaded {
+            Loaded::Start(..) if awaited && over => Trigger::CloseOver,
             Loaded::Start(executor, spec) => {
-                let found = &mut self.arena.attempts[attempt.slot as usize];
-                (found.executor, found.spec) = (executor, spec);
+                if awaited {
+                    let found = &mut self.arena.attempts[attempt.slot as usize];
+                    (found.executor, found.spec) = (executor, spec);
+                }
                 Trigger::LoadedStart
             }
             Loaded::Skip => Trigger::LoadedSkip,
@@ -434,7 +447,9 @@ impl Machine {
 
     fn spawn_failed(&mut self, attempt: AttemptRef, before_exec: bool) {
         if let Some(slot) = self.task_of(attempt, true) {
-            self.arena.attempts[attempt.slot as usize].before_exec = before_exec;
+            if self.awaits(slot, Trigger::SpawnFailed) {
+                self.arena.attempts[attempt.slot as usize].before_exec = before_exec;
+            }
             self.fire(slot, Trigger::SpawnFailed);
         }
     }
@@ -444,15 +459,23 @@ impl Machine {
             self.effect(Effect::Sweep(attempt));
             return;
         };
-        let found = &mut self.arena.attempts[attempt.slot as usize];
-        found.continues = continues;
-        (found.exit, found.code) = match exit {
-            Exit::Code(0) => (Outcome::Succeeded, 0),
-            Exit::Code(code) => (Outcome::Failed, code),
-            Exit::Signal(signal) => (Outcome::Killed, signal.saturating_neg()),
-            Exit::OutOfMemory => (Outcome::OutOfMemory, -9),
-        };
+        if self.awaits(slot, Trigger::Exited) {
+            let found = &mut self.arena.attempts[attempt.slot as usize];
+            found.continues = continues;
+            (found.exit, found.code) = match exit {
+                Exit::Code(0) => (Outcome::Succeeded, 0),
+                Exit::Code(code) => (Outcome::Failed, code),
+                Exit::Signal(signal) => (Outcome::Killed, signal.saturating_neg()),
+                Exit::OutOfMemory => (Outcome::OutOfMemory, -9),
+            };
+        }
         self.fire(slot, Trigger::Exited);
+    }
+
+    /// Whether a task waits for the device to go down: that the agent must stop is how it succeeds.
+    fn reboots(&self, slot: u16) -> bool {
+        let task = &self.arena.tasks[slot as usize];
+        task.state == State::Running && self.arena.steps[task.current as usize].header.reboot
     }
 
     fn fire_due(&mut self) {
@@ -460,7 +483,7 @@ impl Machine {
             self.drain_at = Instant::NEVER;
             for attempt in 0..self.limits.attempts {
                 let found = self.arena.attempts[attempt as usize];
-                if found.live && found.task != NONE {
+                if found.live && found.task != NONE && !self.reboots(found.task) {
                     self.fire(found.task, Trigger::Interrupt);
                 }
             }
@@ -566,7 +589,8 @@ impl Machine {
     pub(crate) fn offer_next(&mut self) {
         let waits = |slot: &u16| {
             let task = &self.arena.tasks[*slot as usize];
-            task.state == State::Reporting && !task.flags.reported
+            let marked = self.dirty[*slot as usize / 64] & (1 << (slot % 64)) != 0;
+            task.state == State::Reporting && !task.flags.reported && !marked
         };
         let next = (0..self.limits.tasks)
             .filter(waits)

@@ -13,8 +13,8 @@ use crate::time::Now;
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Timeline {
     last: Option<Now>,
-    /// Milliseconds known to have passed since the first record.
-    passed_ms: u64,
+    /// Nanoseconds known to have passed since the first record.
+    passed_ns: u64,
     /// The newest trusted wall time; time used for expiry never runs behind it.
     floor_ms: u64,
     /// The last start was followed by an orderly stop.
@@ -27,16 +27,23 @@ impl Timeline {
     pub(crate) fn see(&mut self, now: Now) -> bool {
         let known = match self.last {
             None => Some(0),
-            Some(last) if last.boot == now.boot => Some(now.at.ms_since(last.at)),
-            Some(last) if last.trusted && now.trusted => now.wall_ms.checked_sub(last.wall_ms),
+            Some(last) if last.boot == now.boot => Some(now.at.0.saturating_sub(last.at.0)),
+            Some(last) if last.trusted && now.trusted => {
+                now.wall_ms.checked_sub(last.wall_ms).map(|ms| ms.saturating_mul(1_000_000))
+            }
             Some(_) => None,
         };
-        self.passed_ms += known.unwrap_or(0);
+        self.passed_ns = self.passed_ns.saturating_add(known.unwrap_or(0));
         if now.trusted {
             self.floor_ms = self.floor_ms.max(now.wall_ms);
         }
         self.last = Some(now);
         known.is_some()
+    }
+
+    /// Milliseconds known to have passed since the first record.
+    fn passed_ms(&self) -> u64 {
+        self.passed_ns / 1_000_000
     }
 
     /// The latest wall time that is certain to have been reached.
@@ -72,9 +79,10 @@ impl Machine {
         kind: u8,
         payload: &[u8],
     ) -> Result<(), ReplayError> {
-        let (record, stamp, headers, _) = Record::decode(kind, payload)?;
+        let (record, stamp, headers, attached) = Record::decode(kind, payload)?;
         self.next_seq = self.next_seq.max(seq + 1);
         self.durable_seq = self.durable_seq.max(seq);
+        self.now = stamp.now;
         if !self.timeline.see(stamp.now) {
             for task in &mut self.arena.tasks {
                 task.flags.clock_uncertain |= task.state != State::Free;
@@ -93,7 +101,7 @@ impl Machine {
                 }
                 self.place(slot, id, seq, &accepted, headers.iter());
                 self.recovering += 1;
-                let used_ms = self.timeline.passed_ms;
+                let used_ms = self.timeline.passed_ms();
                 self.arena.tasks[slot as usize].used_ms = used_ms;
             }
             Record::Tombstone { key, expires_ms } => {
@@ -115,7 +123,7 @@ impl Machine {
             }
             other => {
                 if let Some(slot) = self.slot_of(task) {
-                    self.fold(slot, other, headers.iter().collect())?;
+                    self.fold(slot, other, headers.iter().collect(), attached.len() as u64)?;
                 }
             }
         }
@@ -153,6 +161,7 @@ impl Machine {
         slot: u16,
         record: Record,
         headers: Vec<crate::message::StepHeader>,
+        attached_bytes: u64,
     ) -> Result<(), ReplayError> {
         let find = |machine: &Machine, index: u8| {
             let first = machine.arena.tasks[slot as usize].first;
@@ -163,15 +172,26 @@ impl Machine {
             Record::Started { step, .. }
             | Record::Tried { step, .. }
             | Record::Interrupted { step }
-            | Record::Ended { step, .. } => find(self, step).ok_or(Malformed::Value)?,
+            | Record::Ended { step, .. }
+            | Record::Extended { after: step, .. } => match find(self, step) {
+                Some(at) => at,
+                // The record that added the step is among those that are gone.
+                None if self.arena.tasks[slot as usize].flags.gap => {
+                    self.arena.tasks[slot as usize].flags.lost_steps = true;
+                    return Ok(());
+                }
+                None => return Err(Malformed::Value.into()),
+            },
             _ => NONE,
         };
+        self.skip_before(slot, at);
         let free_steps = self.arena.free_steps();
+        let boot = self.now.boot;
         let task = &mut self.arena.tasks[slot as usize];
         match record {
             Record::Started { attempt, suspicions, .. } => {
                 (task.current, task.flags.in_flight) = (at, true);
-                task.suspicions = suspicions;
+                (task.suspicions, task.boot) = (suspicions, boot);
                 self.arena.steps[at as usize].attempts = attempt;
             }
             Record::Tried { attempt, .. } => {
@@ -188,6 +208,9 @@ impl Machine {
                 task.flags.planning = continues;
                 task.flags.unreaped |= unreaped;
                 task.outcome_clock = clock;
+                if clock == Clock::ScheduleToClose {
+                    task.ending = Outcome::TimedOut;
+                }
                 let step = &mut self.arena.steps[at as usize];
                 (step.attempts, step.outcome, step.code) = (attempt, outcome, code);
             }
@@ -198,7 +221,8 @@ impl Machine {
                 }
                 // The host refused: the step that asked is the one that failed.
                 task.flags.refused_plan = steps == 0;
-                let reserve = u64::from(steps) * u64::from(self.limits.ended_bytes);
+                let reserve =
+                    u64::from(steps) * u64::from(self.limits.ended_bytes) + attached_bytes;
                 self.add_steps(slot, after, headers.into_iter(), reserve);
             }
             Record::CancelRequested if !task.flags.finally => task.ending = Outcome::Cancelled,
@@ -214,19 +238,29 @@ impl Machine {
         Ok(())
     }
 
+    /// Steps run in order and a skip leaves no record: what was passed without an end was skipped.
+    fn skip_before(&mut self, slot: u16, at: u16) {
+        let mut passed = self.arena.tasks[slot as usize].first;
+        while at != NONE && passed != at && passed != NONE {
+            let step = &mut self.arena.steps[passed as usize];
+            if step.outcome == Outcome::None {
+                step.outcome = Outcome::Skipped;
+            }
+            passed = step.next;
+        }
+    }
+
     /// Ends the replay: records the start and, with the next calls, judges each task. All processes of an
     /// earlier run must be gone by now.
     pub fn recovered(&mut self, now: Now) {
-        let unclean = self.timeline.opened && !self.timeline.clean;
-        let same_boot = self.timeline.last.is_some_and(|last| last.boot == now.boot);
-        self.restart = Restart { unclean_same_boot: unclean && same_boot, new_boot: !same_boot };
+        self.unclean = self.timeline.opened && !self.timeline.clean;
         self.now = now;
         if !self.timeline.see(now) {
             for task in &mut self.arena.tasks {
                 task.flags.clock_uncertain |= task.state != State::Free;
             }
         }
-        let passed = self.timeline.passed_ms;
+        let passed = self.timeline.passed_ms();
         for task in &mut self.arena.tasks {
             if task.state == State::Free {
                 continue;
@@ -251,15 +285,16 @@ impl Machine {
             self.arena.tasks[slot as usize].state = State::Reporting;
             return;
         }
-        if task.flags.gap && !task.flags.finally && self.has_stop_step(task.first) {
+        let doubtful = task.flags.lost_steps || self.has_stop_step(task.first);
+        if task.flags.gap && !task.flags.finally && doubtful {
             return self.decide(slot, Outcome::Uncertain, self.index_of(task.current), Clock::None);
         }
         if task.flags.in_flight {
             return self.judge_in_flight(slot);
         }
-        if task.ending == Outcome::Cancelled && !task.flags.finally {
-            let step = self.index_of(task.current);
-            return self.decide(slot, Outcome::Cancelled, step, Clock::None);
+        if task.ending != Outcome::None && !task.flags.finally {
+            let (outcome, clock) = self.ending(slot);
+            return self.decide(slot, outcome, self.index_of(task.current), clock);
         }
         if task.flags.refused_plan && !task.flags.finally {
             let step = self.index_of(task.current);
@@ -282,7 +317,8 @@ impl Machine {
             continues: false,
             attached: Attached::None,
         };
-        if step.header.reboot && self.restart.new_boot {
+        let same_boot = task.boot == self.now.boot;
+        if step.header.reboot && !same_boot {
             return self.end_step(slot, end(Outcome::Succeeded));
         }
         if step.header.stop {
@@ -291,7 +327,7 @@ impl Machine {
         if task.ending == Outcome::Cancelled && !task.flags.finally {
             return self.end_step(slot, end(Outcome::Cancelled));
         }
-        let suspicions = task.suspicions + u8::from(self.restart.unclean_same_boot);
+        let suspicions = task.suspicions + u8::from(self.unclean && same_boot);
         if suspicions >= self.limits.suspicions {
             return self.end_step(slot, end(Outcome::Dead));
         }
@@ -325,13 +361,4 @@ impl Machine {
     fn index_of(&self, step: u16) -> u8 {
         self.arena.steps.get(step as usize).map_or(crate::arena::NO_STEP, |step| step.index)
     }
-}
-
-/// What the start after a replay means for attempts that were in flight.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Restart {
-    /// The agent died, and not because the power went.
-    pub unclean_same_boot: bool,
-    /// The device has been restarted since.
-    pub new_boot: bool,
 }

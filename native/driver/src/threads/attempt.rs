@@ -17,7 +17,7 @@ const HEAD_BYTES: usize = 2 * 1024;
 /// ... and its end.
 const TAIL_BYTES: usize = 1024;
 /// No end of a step takes more of the journal; see `Limits::ended_bytes`.
-pub const ENDED_BYTES_MAX: usize = 12 * 1024 - 64;
+pub const ENDED_BYTES_MAX: usize = 8 * 1024 - 64;
 
 /// One live attempt, from the moment its step was read.
 #[derive(Debug)]

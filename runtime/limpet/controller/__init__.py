@@ -1,0 +1,1 @@
+"""Everything for people: the commands beside `run`. The agent imports nothing of it."""

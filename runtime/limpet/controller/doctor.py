@@ -1,0 +1,147 @@
+"""What this machine lends to the agent, each point with what to do about it.
+
+Decides what is asked and what counts as ok, warn or fail. A point never changes anything: the core
+is opened in a directory of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from limpet import __version__, app, config, policy
+from limpet.controller import present, site
+from limpet.controller.device import SYNCHRONISED
+from limpet.errors import EXIT_CONFIG, EXIT_OK, LimpetError
+from limpet.native.core import Core
+from limpet.units import format_size
+
+if TYPE_CHECKING:
+    from limpet.controller.terminal import Screen
+
+KERNEL_MIN = (6, 1)
+SEGMENT_BYTES = 1 << 20
+ALLOW_NOTHING = "allow = []\n"
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+class Finding(NamedTuple):
+    """One point: `verdict` is ok, warn or fail; `advice` is empty when there is nothing to do."""
+
+    verdict: str
+    name: str
+    found: str
+    advice: str = ""
+
+
+def examine(screen: Screen, file: str) -> int:
+    """Print every finding; EXIT_CONFIG if one failed."""
+    findings = [
+        Finding("ok", "limpet", f"{__version__}, Python {platform.python_version()}"),
+        kernel(platform.release()),
+        clock(os.path.exists(SYNCHRONISED)),
+        *_configuration(file),
+        *_core(),
+        native_tools(site.trial("/").native[0]),
+    ]
+    for each in findings:
+        screen.record({"kind": "finding", **each._asdict()})
+        verdict = screen.paint(f"{each.verdict:<4}", COLOURS[each.verdict])
+        screen.say(f"{verdict}  {each.name:<14}  {each.found}")
+        if each.advice:
+            screen.say(f"{'':22}{each.advice}")
+    return EXIT_CONFIG if any(each.verdict == "fail" for each in findings) else EXIT_OK
+
+
+def kernel(release: str) -> Finding:
+    """Judge the kernel by its release, such as `6.1.0-18-arm64`."""
+    digits = [part.partition("-")[0] for part in release.split(".")[:2]]
+    version = tuple(int(part) if part.isdecimal() else 0 for part in digits)
+    least = ".".join(map(str, KERNEL_MIN))
+    if version >= KERNEL_MIN:
+        return Finding("ok", "kernel", release)
+    return Finding("warn", "kernel", release, f"limpet is made for Linux {least} and later")
+
+
+def clock(synchronised: bool) -> Finding:
+    """Judge whether somebody has confirmed the wall clock since start."""
+    if synchronised:
+        return Finding("ok", "clock", "confirmed by a time service since start")
+    advice = 'run a time service, or set [clock] untrusted = "accept" in the policy'
+    return Finding("warn", "clock", "nobody has confirmed it: tasks may be refused", advice)
+
+
+def containment(tier: str) -> Finding:
+    """Judge what finds and ends every descendant of a step."""
+    if tier.startswith("cgroup"):
+        return Finding("ok", "containment", tier)
+    advice = "descendants are found by a marker; a writable cgroup makes it certain"
+    return Finding("warn", "containment", tier, advice)
+
+
+def disk(directory: str, free_bytes: int, needed_bytes: int) -> Finding:
+    """Judge the room for the journal's two segments, which are filled in advance."""
+    found = f"{directory}: {format_size(free_bytes >> 20 << 20)} free"
+    if free_bytes >= 2 * needed_bytes:
+        return Finding("ok", "disk", found)
+    if free_bytes >= needed_bytes:
+        return Finding("warn", "disk", found, "little is left for the files of tasks")
+    advice = f"the journal alone needs {format_size(needed_bytes)}"
+    return Finding("fail", "disk", found, advice)
+
+
+def native_tools(program: str) -> Finding:
+    """Judge whether the program that holds fetch, http, hash and others is there."""
+    if os.access(program, os.X_OK):
+        return Finding("ok", "native tools", program)
+    advice = "built-in file and network tools will not start: build again"
+    return Finding("warn", "native tools", f"{program} is not there", advice)
+
+
+def _configuration(file: str) -> list[Finding]:
+    """Read the configuration and its policy, and look at the disk it names."""
+    if not os.path.exists(file):
+        return [Finding("warn", "configuration", f"{file} is not there", "limpet init writes one")]
+    try:
+        read = config.load(file)
+        policy.load(read.policy.file, read.policy.tools_directory, app.site(read))
+    except LimpetError as error:
+        lines = str(error).splitlines()
+        found = f"{file}: mistakes: {len(lines)}"
+        return [Finding("fail", "configuration", found, f"first: {lines[0]}")]
+    findings = [Finding("ok", "configuration", f"{file}, device {read.device.name}")]
+    directory = read.device.state_directory
+    try:
+        free_bytes = shutil.disk_usage(directory).free
+    except OSError as error:
+        found = f"{directory}: {error.strerror}"
+        return [*findings, Finding("fail", "disk", found, "make the state directory")]
+    # The journal may be there already; then its space is no longer in what is free.
+    made = os.path.isdir(os.path.join(directory, "journal"))
+    needed_bytes = 0 if made else 2 * read.limits.segment_bytes
+    return [*findings, disk(directory, free_bytes, needed_bytes)]
+
+
+def _core() -> list[Finding]:
+    """Open a core in a directory of its own and ask it what it found."""
+    with tempfile.TemporaryDirectory(prefix="limpet-") as directory:
+        rules = os.path.join(directory, "policy.toml")
+        with open(rules, "w", encoding="utf-8") as stream:
+            stream.write(ALLOW_NOTHING)
+        table = policy.load(rules, f"{directory}/no-tools", site.trial(directory)).table
+        settings = {
+            "state_directory": directory,
+            "clock": "always",
+            "segment_bytes": SEGMENT_BYTES,
+            "table": table,
+        }
+        try:
+            with Core(settings) as core:
+                opened: dict[str, Any] = core.stats()["opened"]
+        except LimpetError as error:
+            return [Finding("fail", "core", present.cell(str(error)))]
+    arena = format_size(opened["arena_bytes"])
+    return [Finding("ok", "core", f"arena {arena}"), containment(opened["containment"])]
