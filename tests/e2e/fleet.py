@@ -70,8 +70,8 @@ untrusted = "accept"
 
 AGENT = """\
 import sys
-from limpet.app import run
-sys.exit(run(sys.argv[1]))
+from limpet.cli import main
+sys.exit(main(["run", "--config", sys.argv[1]]))
 """
 
 
@@ -123,12 +123,12 @@ class Device:
                 stderr=log,
             )
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        self.signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         assert self.process is not None
         self.process.wait()
 
