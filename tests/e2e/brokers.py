@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+MOSQUITTO_PROGRAM = Path("/usr/sbin/mosquitto")
 START_S = 10.0
 
 MOSQUITTO = """\
@@ -88,7 +89,7 @@ class Broker:
         file = self._directory / f"{self.kind}.toml"
         if self.kind == "mosquitto":
             file.write_text(MOSQUITTO.format(port=self.port, directory=self._directory))
-            return ["/usr/sbin/mosquitto", "-c", str(file)]
+            return [str(MOSQUITTO_PROGRAM), "-c", str(file)]
         version = "v5" if self.protocol == "5" else "v4"
         file.write_text(RUMQTTD.format(port=self.port, version=version))
         return [sys.executable, "-m", "iotcore", "--config", str(file)]

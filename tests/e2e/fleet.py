@@ -70,8 +70,8 @@ untrusted = "accept"
 
 AGENT = """\
 import sys
-from limpet.app import run
-sys.exit(run(sys.argv[1]))
+from limpet.cli import main
+sys.exit(main(["run", "--config", sys.argv[1]]))
 """
 
 
@@ -123,9 +123,13 @@ class Device:
                 stderr=log,
             )
 
-    def kill(self) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+        assert self.process is not None
         self.process.wait()
 
     def stop(self) -> int:
