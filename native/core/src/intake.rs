@@ -23,7 +23,7 @@ impl Machine {
             let entry = self.ids.get(id);
             return match entry.kind {
                 Kind::Tombstone => refuse(Reason::CancelledBefore),
-                _ if entry.digest != submit.digest => refuse(Reason::IdReused),
+                _ if entry.digest != submit.digest => refuse(Reason::IdConflict),
                 Kind::Ended(outcome) => Err((None, Verdict::Ended(outcome))),
                 Kind::Live(slot) => Err((Some(self.arena.task_ref(slot)), Verdict::Alive)),
                 Kind::Free => refuse(Reason::Invalid),
@@ -115,7 +115,7 @@ impl Machine {
         };
         match self.ids.get(id).kind {
             Kind::Live(slot) if !any && self.arena.tasks[slot as usize].source != source => {
-                self.answer(token, None, Verdict::Refused(Reason::NotAllowed));
+                self.answer(token, None, Verdict::Refused(Reason::NotOwner));
             }
             // Too late for the outcome, and cancelling what cleans up would leave things dirty.
             Kind::Live(slot) if self.arena.tasks[slot as usize].flags.finally => {

@@ -21,6 +21,7 @@
 mod actions;
 mod admission;
 mod arena;
+mod events;
 mod ids;
 mod intake;
 pub mod limits;
@@ -34,4 +35,5 @@ pub mod time;
 pub use limits::Limits;
 pub use machine::Machine;
 pub use message::{Effect, Event, Input};
+pub use recovery::ReplayError;
 pub use time::{Instant, Now};

@@ -35,9 +35,9 @@ pub struct Limits {
     pub attempts: u16,
     /// Remembered ids, `tasks` to [`IDS_MAX`].
     pub ids: u16,
-    /// Journal bytes that live tasks may hold, reserve for their ends included.
+    /// Journal bytes that live tasks may hold, reserve for their ends included: two ends to 4 GiB.
     pub live_bytes: u64,
-    /// Journal bytes reserved for the end of each step.
+    /// Journal bytes reserved for the end of each step, 1 to 256 KiB.
     pub ended_bytes: u32,
     /// Results handed to the host and not yet delivered; further ones wait in the journal.
     pub reports: u16,
@@ -90,6 +90,8 @@ impl Limits {
             ("steps", u64::from(self.steps), 1, u64::from(STEPS_MAX)),
             ("attempts", u64::from(self.attempts), 1, u64::from(ATTEMPTS_MAX)),
             ("ids", u64::from(self.ids), u64::from(self.tasks), u64::from(IDS_MAX)),
+            ("live_bytes", self.live_bytes, u64::from(self.ended_bytes) * 2, u64::from(u32::MAX)),
+            ("ended_bytes", u64::from(self.ended_bytes), 1024, 256 * 1024),
             ("reports", u64::from(self.reports), 1, 64),
             ("suspicions", u64::from(self.suspicions), 1, 100),
             ("reap_ms", u64::from(self.reap_ms), 1, 600_000),

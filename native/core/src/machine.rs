@@ -4,7 +4,7 @@ use crate::arena::{Arena, NONE, TaskFlags};
 use crate::ids::Ids;
 use crate::limits::{ANSWERS_MAX, BATCH, EFFECTS_MAX, Limits};
 use crate::message::{
-    Answer, Attached, AttemptRef, Effect, Event, Exit, Input, Loaded, Outcome, TaskRef, Verdict,
+    Answer, Attached, AttemptRef, Effect, Exit, Input, Loaded, Outcome, TaskRef, Verdict,
 };
 use crate::record::Record;
 use crate::recovery::Timeline;
@@ -67,12 +67,12 @@ pub struct Machine {
     pub(crate) reports: u16,
     effects: VecDeque<Effect>,
     /// Answers in the order of the questions, each with the record that must be durable first.
-    answers: VecDeque<(u64, Answer)>,
-    dirty: Box<[u64]>,
+    pub(crate) answers: VecDeque<(u64, Answer)>,
+    pub(crate) dirty: Box<[u64]>,
     /// Tasks still to be looked at after a commit or a restart.
     backlog: u16,
     drain_at: Instant,
-    drained_told: bool,
+    pub(crate) drained_told: bool,
     checkpoint_at: Instant,
     pub(crate) store_failed: bool,
     random: u64,
@@ -170,31 +170,6 @@ impl Machine {
     /// The next thing the driver must do, in order.
     pub fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
-    }
-
-    /// The next thing the host must hear. At most one event per changed task is ever pending, so there
-    /// is nothing that could overflow while the host sleeps.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        if self.answers.front().is_some_and(|(seq, _)| *seq <= self.durable_seq) {
-            return self.answers.pop_front().map(|(_, answer)| Event::Answer(answer));
-        }
-        for word in 0..self.dirty.len() {
-            while self.dirty[word] != 0 {
-                let bit = self.dirty[word].trailing_zeros();
-                self.dirty[word] &= self.dirty[word] - 1;
-                let slot = u16::try_from(word * 64 + bit as usize).expect("slots fit u16");
-                if let Some(event) = self.event_of(slot) {
-                    return Some(event);
-                }
-            }
-        }
-        let awaited =
-            self.arena.attempts.iter().any(|a| a.live && a.task != NONE && !self.reboots(a.task));
-        if self.draining && !awaited && !self.drained_told && self.recovering == 0 {
-            self.drained_told = true;
-            return Some(Event::Drained);
-        }
-        None
     }
 
     /// Whether another submission, cancel or extension can be answered; ask before handing one in.
@@ -473,7 +448,7 @@ impl Machine {
     }
 
     /// Whether a task waits for the device to go down: that the agent must stop is how it succeeds.
-    fn reboots(&self, slot: u16) -> bool {
+    pub(crate) fn reboots(&self, slot: u16) -> bool {
         let task = &self.arena.tasks[slot as usize];
         task.state == State::Running && self.arena.steps[task.current as usize].header.reboot
     }
@@ -563,40 +538,6 @@ impl Machine {
             self.append_for(0, Record::Checkpoint, Attached::None, true);
         } else if self.checkpoint_at == Instant::NEVER {
             self.checkpoint_at = self.now.at.after_ms(u64::from(self.limits.checkpoint_ms));
-        }
-    }
-
-    fn event_of(&mut self, slot: u16) -> Option<Event> {
-        let task = self.arena.task_ref(slot);
-        let found = &mut self.arena.tasks[slot as usize];
-        match found.state {
-            State::Free => None,
-            State::Reporting if found.flags.reported => None,
-            State::Reporting if self.reports < self.limits.reports => {
-                found.flags.reported = true;
-                self.reports += 1;
-                Some(Event::Result(task))
-            }
-            State::Planning => {
-                let step = self.arena.steps[found.current as usize].index;
-                Some(Event::Continue { task, step })
-            }
-            _ => Some(Event::Changed(task)),
-        }
-    }
-
-    /// After a delivery: the oldest result that found no room may be offered now.
-    pub(crate) fn offer_next(&mut self) {
-        let waits = |slot: &u16| {
-            let task = &self.arena.tasks[*slot as usize];
-            let marked = self.dirty[*slot as usize / 64] & (1 << (slot % 64)) != 0;
-            task.state == State::Reporting && !task.flags.reported && !marked
-        };
-        let next = (0..self.limits.tasks)
-            .filter(waits)
-            .min_by_key(|slot| self.arena.tasks[*slot as usize].accepted_seq);
-        if let Some(slot) = next {
-            self.mark_dirty(slot);
         }
     }
 }

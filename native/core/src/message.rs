@@ -456,7 +456,7 @@ pub enum Reason {
     /// No room to remember another id.
     BusyIds,
     /// The id is known with another body.
-    IdReused,
+    IdConflict,
     /// `expires_at` has passed.
     Expired,
     /// The wall clock cannot be trusted, so expiry cannot be judged.
@@ -468,7 +468,7 @@ pub enum Reason {
     /// The journal cannot be written.
     StoreFailed,
     /// Only its source or an operator may do that.
-    NotAllowed,
+    NotOwner,
     /// No task waits for this.
     NotWaiting,
     /// Outside the bounds of the format.
@@ -484,13 +484,13 @@ impl Reason {
             Reason::BusySteps => "busy_steps",
             Reason::BusyBytes => "busy_bytes",
             Reason::BusyIds => "busy_ids",
-            Reason::IdReused => "id_conflict",
+            Reason::IdConflict => "id_conflict",
             Reason::Expired => "expired",
             Reason::ClockUntrusted => "clock_untrusted",
             Reason::CancelledBefore => "cancelled_before",
             Reason::Draining => "draining",
             Reason::StoreFailed => "store_failed",
-            Reason::NotAllowed => "not_owner",
+            Reason::NotOwner => "not_owner",
             Reason::NotWaiting => "not_waiting",
             Reason::Invalid => "invalid",
         }

@@ -15,7 +15,7 @@ fn full_is_an_answer_and_keeps_nothing() {
         (Limits { steps: 3, ..limits() }, "busy_steps"),
         (Limits { tasks: 1, ids: 1, ..limits() }, "busy_tasks"),
         // Two reserves of 100 bytes and three ends of 12 KiB do not fit.
-        (Limits { live_bytes: 2 * (100 + 3 * 12_288) - 1, ..limits() }, "busy_bytes"),
+        (Limits { live_bytes: 2 * (100 + 3 * 8_192) - 1, ..limits() }, "busy_bytes"),
     ];
     for (limits, reason) in cases {
         let mut s = Script::with(limits, 1);
@@ -36,7 +36,7 @@ fn full_is_an_answer_and_keeps_nothing() {
 /// The reserve is exact: what fits to the byte is accepted.
 #[test]
 fn the_last_byte_may_be_used() {
-    let fits = Limits { live_bytes: 2 * (100 + 3 * 12_288), ..limits() };
+    let fits = Limits { live_bytes: 2 * (100 + 3 * 8_192), ..limits() };
     let mut s = Script::with(fits, 1);
     s.submit(&plan('a', &[STOP, STOP]));
     assert!(s.submit(&plan('b', &[STOP, STOP])).contains("b accepted"));
@@ -54,7 +54,7 @@ fn ids_are_kept_until_they_expire() {
     assert_eq!(s.submit(&short), "#2 alive");
     s.delivered('a');
     assert_eq!(s.submit(&short), "#3 ended succeeded");
-    assert_eq!(s.submit(&Plan { digest: 2, ..short.clone() }), "#4 refused id_reused");
+    assert_eq!(s.submit(&Plan { digest: 2, ..short.clone() }), "#4 refused id_conflict");
     assert_eq!(s.submit(&plan('b', &[RERUN])), "#5 refused busy_ids");
     assert_eq!(s.cancel('b'), "#6 refused busy_ids");
     s.set(11_000);
@@ -84,7 +84,7 @@ fn an_id_stands_for_one_body() {
     let mut s = Script::new();
     s.submit(&plan('a', &[RERUN]));
     s.until('a', State::Running);
-    assert_eq!(s.submit(&Plan { digest: 2, ..plan('a', &[RERUN]) }), "#2 refused id_reused");
+    assert_eq!(s.submit(&Plan { digest: 2, ..plan('a', &[RERUN]) }), "#2 refused id_conflict");
     assert_eq!(s.submit(&plan('a', &[RERUN])), "#3 alive");
 }
 
@@ -167,7 +167,7 @@ fn strangers_may_not_cancel() {
     let mut s = Script::new();
     s.submit(&plan('a', &[RERUN]));
     s.until('a', State::Running);
-    assert_eq!(s.cancel_as('a', 2, false, 0), "#2 refused not_allowed");
+    assert_eq!(s.cancel_as('a', 2, false, 0), "#2 refused not_owner");
     assert_eq!(s.cancel_as('a', 2, true, 0), "a cancel requested!; a TERM; a is stopping");
     assert_eq!(s.sync(), "#3 cancelling");
 }

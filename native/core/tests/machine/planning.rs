@@ -73,14 +73,14 @@ fn ceilings_hold_and_the_task_waits_on() {
 /// Journal bytes of the extension are reserved like those of the task, and given back with them.
 #[test]
 fn an_extension_reserves_its_bytes() {
-    let room = 100 + 2 * 12_288;
-    let mut s = Script::with(Limits { live_bytes: room + 12_288 + 10, ..limits() }, 1);
+    let room = 100 + 2 * 8_192;
+    let mut s = Script::with(Limits { live_bytes: room + 8_192 + 10, ..limits() }, 1);
     s.submit(&planner(3, &[RERUN]));
     asks(&mut s, 'a');
     s.sync();
     assert_eq!(s.extend('a', &[RERUN; 2]), "#2 refused busy_bytes");
     s.extend('a', &[RERUN]);
-    assert_eq!(s.machine.live_bytes(), room + 12_288 + 10);
+    assert_eq!(s.machine.live_bytes(), room + 8_192 + 10);
     let (back, _) = s.restart(false);
     assert_eq!(back.machine.live_bytes(), s.machine.live_bytes(), "after a restart as before");
     s.until('a', State::Reporting);

@@ -414,7 +414,7 @@ fn ids_survive() {
     s.sync();
     assert_eq!(s.submit(&plan('a', &[RERUN])), "#1 alive");
     assert_eq!(s.submit(&plan('b', &[RERUN])), "#2 ended failed");
-    assert_eq!(s.submit(&Plan { digest: 2, ..plan('b', &[RERUN]) }), "#3 refused id_reused");
+    assert_eq!(s.submit(&Plan { digest: 2, ..plan('b', &[RERUN]) }), "#3 refused id_conflict");
     assert_eq!(s.submit(&plan('c', &[RERUN])), "#4 refused cancelled_before");
     s.submit(&plan('d', &[RERUN]));
     assert!(s.sync().contains("#5 accepted"));

@@ -1,7 +1,7 @@
 //! Oracles. They see what a person outside would see: questions, answers, processes, records, results.
 //! They share no code with the machine.
 
-use crate::world::Plan;
+use crate::plan::Plan;
 use limpet_core::message::{Answer, AttemptRef, Outcome, Signal, StepHeader, Verdict};
 use limpet_core::record::Record;
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,11 +3,13 @@
 //! `SEEDS=n` runs more seeds than the default; `SEED=n` replays one, with `TRACE=1` printing its summary.
 
 mod check;
+mod plan;
 mod world;
 
 use limpet_core::limits::Limits;
+use plan::{Plan, Random, random_plan};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use world::{Options, Random, World, random_plan};
+use world::{Options, World};
 
 fn small() -> Limits {
     Limits { tasks: 12, steps: 80, attempts: 4, ids: 40, reap_ms: 1_000, ..Limits::default() }
@@ -57,7 +59,7 @@ fn run(seed: u64, options: Options) -> (u64, World) {
 }
 
 /// Once faults stop, everything ends within a bound, and every accepted task has had its result.
-fn finish(world: &mut World, plans: &[world::Plan]) {
+fn finish(world: &mut World, plans: &[Plan]) {
     for _ in 0..60_000 {
         if world.quiet() || !world.step() {
             break;
