@@ -5,8 +5,9 @@ use crate::containment::{Containment, become_subreaper};
 use crate::host::{Outbound, Request};
 use crate::names;
 use crate::settings::{Containing, Settings};
+use crate::spool::{Spool, clear_directories};
 use crate::store::{Options, Recovered, Store};
-use crate::table::Table;
+use crate::table::{Table, directory_name};
 use crate::threads::inbox::Patient;
 use crate::threads::timer::{Inbox, Message, Owner, Parts, Timer};
 use crate::threads::{journal, spawner};
@@ -85,7 +86,8 @@ impl Driver {
                 swept.remaining
             ));
         }
-        let Unstarted { table, host, opened, inbox, stats, timer, journal } = unstarted;
+        clear_directories(Path::new(&unstarted.table.task_root), &unstarted.directories);
+        let Unstarted { table, host, opened, inbox, stats, timer, journal, .. } = unstarted;
         let to_timer = inbox.clone();
         let threads = vec![
             thread("limpet-spawner", move || {
@@ -151,6 +153,8 @@ pub(crate) struct Unstarted {
     pub stats: Arc<Mutex<Stats>>,
     pub timer: Timer,
     pub journal: journal::Journal,
+    /// Names of the live tasks' working directories.
+    pub directories: Vec<String>,
 }
 
 type Orders = (Receiver<journal::Order>, Receiver<spawner::Order>, Unstarted);
@@ -176,6 +180,11 @@ impl Unstarted {
         machine.recovered(clock.now());
         opened.tasks = machine.tasks().count();
         let descriptor = |cause| failed("make a descriptor", &cause);
+        let owned = |task: limpet_core::message::TaskRef| {
+            let Owner { id, source } = &owners[task.slot as usize];
+            directory_name(source, id)
+        };
+        let directories = machine.tasks().map(owned).collect();
         let host = Outbound::new().map_err(descriptor)?;
         let (inbox, messages) = Inbox::new().map_err(descriptor)?;
         let stats = Arc::new(Mutex::new(Stats::default()));
@@ -195,8 +204,11 @@ impl Unstarted {
             stats: Arc::clone(&stats),
         };
         let timer = Timer::new(parts, limits.attempts).map_err(descriptor)?;
-        let journal = journal::Journal::new(store, Arc::clone(&table), inbox.clone(), host.clone());
-        let unstarted = Unstarted { table, host, opened, inbox, stats, timer, journal };
+        let spool = Spool::new(&settings.state_directory.join("logs"));
+        let journal =
+            journal::Journal::new(store, Arc::clone(&table), inbox.clone(), host.clone(), spool);
+        let unstarted =
+            Unstarted { table, host, opened, inbox, stats, timer, journal, directories };
         Ok((journal_orders, spawner_orders, unstarted))
     }
 }

@@ -7,7 +7,7 @@
 //! | from a compiled task to something that may start | [`plan`], [`expand`], [`authorise`], [`prepare`] |
 //! | policy | [`table`] |
 //! | processes | [`launch`], [`spawn`], [`containment`], [`output`] |
-//! | the disk | [`store`], [`history`] |
+//! | the disk | [`store`], [`history`], [`spool`], [`scan`] |
 //! | threads | [`threads`], [`driver`] |
 //! | the host | [`host`], [`intake`], [`verdict`], [`ffi`], [`guard`] |
 //! | the broker's connection | [`uplink`] |
@@ -34,6 +34,7 @@ pub mod prepare;
 pub mod scan;
 pub mod settings;
 pub mod spawn;
+pub mod spool;
 pub mod store;
 pub mod table;
 pub mod template;

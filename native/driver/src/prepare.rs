@@ -19,7 +19,7 @@ pub enum Prepared {
         /// What it runs.
         work: Work,
         /// Its bounds.
-        spec: Spec,
+        spec: Box<Spec>,
     },
     /// Its `when` does not hold.
     Skip,
@@ -32,6 +32,8 @@ pub enum Prepared {
 /// The bounds of one attempt.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
+    /// Name of the step.
+    pub step: String,
     /// From started to ended, in milliseconds.
     pub start_to_close_ms: u32,
     /// Between two lines on descriptor 3, in milliseconds.
@@ -84,7 +86,7 @@ pub fn prepare(
     let work = expand(&plan, index, &ends, &table.device)
         .and_then(|expanded| table.authorise(&plan, index, expanded));
     match work {
-        Ok(work) => Prepared::Start { work, spec: spec(table, &plan, index) },
+        Ok(work) => Prepared::Start { work, spec: Box::new(spec(table, &plan, index)) },
         Err(refusal) => Prepared::Refused(refusal),
     }
 }
@@ -116,6 +118,7 @@ fn spec(table: &Table, plan: &Plan, index: usize) -> Spec {
     let ceilings = table.tools.get(&step.tool).map(|tool| &tool.ceilings);
     let output = step.limits.output_bytes.or(ceilings.and_then(|bounds| bounds.output_bytes));
     Spec {
+        step: step.name.clone(),
         start_to_close_ms: step.clocks.start_to_close_ms,
         heartbeat_ms: step.clocks.heartbeat_ms,
         grace_ms: step.clocks.grace_ms,

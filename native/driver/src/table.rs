@@ -212,7 +212,7 @@ impl Table {
     /// so that no two tasks share a directory.
     pub fn directory(&self, plan: &Plan) -> String {
         let root = self.task_root.trim_end_matches('/');
-        format!("{root}/{}.{}", plan.source.replace('.', "+"), plan.id)
+        format!("{root}/{}", directory_name(&plan.source, &plan.id))
     }
 
     fn check(&self) -> Result<(), String> {
@@ -362,4 +362,10 @@ fn is_argument(text: &str) -> bool {
 
 fn require(condition: bool, cause: &str) -> Result<(), String> {
     if condition { Ok(()) } else { Err(cause.into()) }
+}
+
+/// Name of a task's working directory: the source with `+` for each `.`, so that no two tasks share it.
+#[must_use]
+pub fn directory_name(source: &str, id: &str) -> String {
+    format!("{}.{id}", source.replace('.', "+"))
 }

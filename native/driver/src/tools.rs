@@ -3,16 +3,36 @@
 //! A tool reads one JSON document from standard input, `{"input": {...}, "hosts": [...], "beneath": {...}}`,
 //! does its work, and reports one result on the descriptor that `LIMPET_FD` names. It knows nothing of tasks.
 //! Exit code 0 is success, 1 a failure that its standard error explains, 2 a wrong call.
+//!
+//! | What | Where |
+//! | --- | --- |
+//! | files | `hash`, `read`, `write` over `beneath` (which file) and `place` (whole or not at all) |
+//! | the network | `http`, `fetch` over `url` (may it be contacted), `wire` (bytes), `exchange` (HTTP) |
+//! | a download that goes on after a cut | `part` |
+//! | the device | `inspect` |
+//! | what is said, and in which form | `report`, `text`, `digest` |
 #![forbid(unsafe_code)]
 
 mod beneath;
+mod digest;
+mod exchange;
+mod fetch;
 mod hash;
+mod http;
+mod inspect;
+mod part;
+mod place;
+mod read;
+mod report;
+mod text;
+mod url;
+mod wire;
+mod write;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -33,12 +53,32 @@ pub struct Call {
     pub beneath: BTreeMap<String, PathBuf>,
 }
 
-/// A tool: from its call to its result, or a sentence for standard error.
-type Tool = fn(&Call) -> Result<Value, String>;
+/// Why a tool did not succeed.
+#[derive(Debug)]
+pub struct Failure {
+    /// A sentence for standard error.
+    pub text: String,
+    /// What was found out nevertheless.
+    pub result: Option<Value>,
+}
+
+impl From<String> for Failure {
+    fn from(text: String) -> Failure {
+        Failure { text, result: None }
+    }
+}
+
+/// A tool: from its call to its result.
+type Tool = fn(&Call) -> Result<Value, Failure>;
 
 fn find(name: &str) -> Option<Tool> {
     Some(match name {
+        "fetch" => fetch::run,
         "hash" => hash::run,
+        "http" => http::run,
+        "inspect" => inspect::run,
+        "read" => read::run,
+        "write" => write::run,
         _ => return None,
     })
 }
@@ -50,9 +90,23 @@ pub fn main(name: Option<&str>) -> ExitCode {
         eprintln!("cannot run tool {name:?}: there is none of that name");
         return ExitCode::from(2);
     };
-    match call().and_then(|call| tool(&call)).and_then(|result| report(&result)) {
-        Ok(()) => ExitCode::SUCCESS,
+    let call = match call() {
+        Ok(call) => call,
         Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    let (result, mut problem) = match tool(&call) {
+        Ok(result) => (Some(result), None),
+        Err(failure) => (failure.result, Some(failure.text)),
+    };
+    if let Some(Err(text)) = result.as_ref().map(report::result) {
+        problem.get_or_insert(text);
+    }
+    match problem {
+        None => ExitCode::SUCCESS,
+        Some(text) => {
             eprintln!("{text}");
             ExitCode::FAILURE
         }
@@ -69,29 +123,38 @@ fn call() -> Result<Call, String> {
     serde_json::from_slice(&text).map_err(|cause| format!("cannot read the input: {cause}"))
 }
 
-/// Writes the result as one line to the report descriptor; to standard output when there is none.
-fn report(result: &Value) -> Result<(), String> {
-    let line = format!("{}\n", json!({"result": result}));
-    let failed = |cause: std::io::Error| format!("cannot report the result: {cause}");
-    match std::env::var("LIMPET_FD") {
-        Ok(fd) => {
-            let path = format!("/proc/self/fd/{fd}");
-            let mut file = File::options().write(true).open(path).map_err(failed)?;
-            file.write_all(line.as_bytes()).map_err(failed)
-        }
-        Err(_) => std::io::stdout().write_all(line.as_bytes()).map_err(failed),
-    }
-}
-
 impl Call {
     /// A text parameter.
     ///
     /// # Errors
     /// A sentence, when it is missing or not text.
     pub fn text(&self, name: &str) -> Result<&str, String> {
-        self.input
-            .get(name)
-            .and_then(Value::as_str)
-            .ok_or_else(|| format!("cannot use parameter '{name}': it is not text"))
+        self.optional_text(name)?
+            .ok_or_else(|| format!("cannot use parameter '{name}': it is missing"))
+    }
+
+    /// A text parameter that may be missing.
+    ///
+    /// # Errors
+    /// A sentence, when it is not text.
+    pub fn optional_text(&self, name: &str) -> Result<Option<&str>, String> {
+        match self.input.get(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(format!("cannot use parameter '{name}': it is not text")),
+        }
+    }
+
+    /// A whole number of at least zero; `default` when it is missing.
+    ///
+    /// # Errors
+    /// A sentence, when it is another value.
+    pub fn integer(&self, name: &str, default: u64) -> Result<u64, String> {
+        match self.input.get(name) {
+            None => Ok(default),
+            Some(value) => value
+                .as_u64()
+                .ok_or_else(|| format!("cannot use parameter '{name}': it is no whole number")),
+        }
     }
 }

@@ -11,7 +11,7 @@ pub mod guard;
 mod pump;
 mod resolve;
 mod session;
-mod tls;
+pub(crate) mod tls;
 mod transport;
 
 use std::io;

@@ -9,6 +9,7 @@ use limpet_core::record::Record;
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Read from a pipe at one turn: a chatty child costs each turn this much and no more.
 const READ_BYTES: usize = 64 * 1024;
@@ -41,6 +42,7 @@ pub struct Live {
     /// Standard output, standard error, report.
     pub pipes: [Option<OwnedFd>; 3],
     outputs: [HeadTail; 2],
+    log: Option<Log>,
     report: Option<ReportLines>,
     summary: ReportSummary,
     exit: Option<Exit>,
@@ -69,6 +71,7 @@ impl Live {
             pidfd: None,
             pipes: [None, None, None],
             outputs: [HeadTail::new(HEAD_BYTES, TAIL_BYTES), HeadTail::new(HEAD_BYTES, TAIL_BYTES)],
+            log: None,
             report: None,
             summary: ReportSummary::default(),
             exit: None,
@@ -78,6 +81,29 @@ impl Live {
             stragglers: 0,
             containment: "",
         }
+    }
+
+    /// Lets the outputs be logged under the name of the task's working directory.
+    pub fn log_to(&mut self, directory: &Path) {
+        let task = directory.file_name().map(|name| name.to_string_lossy().into_owned());
+        if let (Some(task), Some(spec)) = (task, &self.spec) {
+            let file = format!("{:02}-{}.{}", self.step, spec.step, self.number);
+            self.log =
+                Some(Log { task, file, left: spec.output_bytes, waiting: Default::default() });
+        }
+    }
+
+    /// What was said since the last call: task, file, bytes.
+    pub fn take_logged(&mut self) -> Vec<(String, String, Vec<u8>)> {
+        let Some(log) = &mut self.log else { return Vec::new() };
+        let mut taken = Vec::new();
+        for (waiting, stream) in log.waiting.iter_mut().zip(["stdout", "stderr"]) {
+            if !waiting.is_empty() {
+                let file = format!("{}.{stream}", log.file);
+                taken.push((log.task.clone(), file, std::mem::take(waiting)));
+            }
+        }
+        taken
     }
 
     /// Takes over a process that runs.
@@ -128,6 +154,9 @@ impl Live {
                 lines += self.report.as_mut().map_or(0, |r| r.push(now_ms, &buffer[..count]));
             } else {
                 self.outputs[pipe].push(&buffer[..count]);
+                if let Some(log) = &mut self.log {
+                    log.push(pipe, &buffer[..count]);
+                }
             }
         }
         lines
@@ -243,6 +272,27 @@ impl Live {
             "ended_ms": self.ended_ms, "containment": self.containment,
         });
         fit(&mut end)
+    }
+}
+
+/// Output on its way to the log.
+#[derive(Debug)]
+struct Log {
+    task: String,
+    file: String,
+    /// Bytes that the attempt may still log.
+    left: u64,
+    waiting: [Vec<u8>; 2],
+}
+
+impl Log {
+    /// Keeps bytes for the log, up to what one read brings; the rest was not taken away in time.
+    fn push(&mut self, stream: usize, bytes: &[u8]) {
+        let room = READ_BYTES.saturating_sub(self.waiting[stream].len());
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let count = bytes.len().min(room).min(left);
+        self.waiting[stream].extend_from_slice(&bytes[..count]);
+        self.left -= count as u64;
     }
 }
 

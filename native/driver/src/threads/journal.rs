@@ -6,12 +6,15 @@
 use crate::history;
 use crate::host::{Outbound, Told};
 use crate::names::pack_task;
+use crate::plan::Plan;
 use crate::prepare::{Prepared, prepare};
+use crate::spool::Spool;
 use crate::store::{Store, StoreError};
 use crate::table::Table;
 use crate::threads::timer::{Inbox, Message};
 use limpet_core::message::{AttemptRef, TaskRef};
 use limpet_core::record::Record;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -48,6 +51,15 @@ pub enum Order {
         /// The first to keep.
         keep_from: u64,
     },
+    /// Add to the log of an attempt.
+    Spool {
+        /// Name of the task's directory.
+        task: String,
+        /// Name of the file.
+        file: String,
+        /// What to add.
+        bytes: Vec<u8>,
+    },
     /// Tell the host how a task went.
     History {
         /// The host's name for it.
@@ -78,14 +90,21 @@ pub struct Journal {
     table: Arc<Table>,
     timer: Inbox,
     host: Outbound,
+    spool: Spool,
     urgent: bool,
 }
 
 impl Journal {
     /// Makes the state; `run` is the thread.
     #[must_use]
-    pub fn new(store: Store, table: Arc<Table>, timer: Inbox, host: Outbound) -> Journal {
-        Journal { store, table, timer, host, urgent: false }
+    pub fn new(
+        store: Store,
+        table: Arc<Table>,
+        timer: Inbox,
+        host: Outbound,
+        spool: Spool,
+    ) -> Journal {
+        Journal { store, table, timer, host, spool, urgent: false }
     }
 
     /// Works until `Close` or until nobody can send any more.
@@ -129,7 +148,11 @@ impl Journal {
                 let prepared = Box::new(self.load(task, step));
                 self.timer.send(Message::Loaded { attempt, prepared });
             }
-            Order::Release { task, keep_from } => self.store.release(task, keep_from),
+            Order::Release { task, keep_from } => {
+                self.retire(task);
+                self.store.release(task, keep_from);
+            }
+            Order::Spool { task, file, bytes } => self.spool.append(&task, &file, &bytes),
             Order::History { reference, task, facts } => {
                 let text = history::tell(&self.records(task), &facts);
                 self.host.push(Told::Result { task: pack_task(reference), text });
@@ -167,6 +190,16 @@ impl Journal {
                 _ => {}
             }
         }
+    }
+
+    /// Asks for the end of a task's working directory, while its plan can still be read.
+    fn retire(&self, task: u64) {
+        let records = self.records(task);
+        let accepted = records.iter().find(|e| matches!(e.record, Record::Accepted(_)));
+        let Some(Ok(plan)) = accepted.map(|entry| Plan::parse(&entry.attached)) else { return };
+        let keep = plan.steps.iter().any(|step| step.keep);
+        let directory = PathBuf::from(self.table.directory(&plan));
+        self.timer.send(Message::Retire { directory, keep });
     }
 
     /// All live records of a task that can be read, decoded, with what was attached.

@@ -7,11 +7,13 @@
 use crate::containment::{Cell, Containment};
 use crate::launch::Launch;
 use crate::spawn::{AttemptName, spawn};
+use crate::spool;
 use crate::threads::timer::{Inbox, Message};
 use limpet_core::message::{AttemptRef, Signal};
 use rustix::fd::OwnedFd;
 use rustix::process::Pid;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -39,6 +41,13 @@ pub enum Order {
     Sweep(AttemptRef),
     /// The attempt is over: give its containment up.
     Forget(AttemptRef),
+    /// Remove a task's working directory, or set it aside.
+    Retire {
+        /// Which.
+        directory: PathBuf,
+        /// Whether somebody wants to look at it.
+        keep: bool,
+    },
     /// Collect adopted children that have died.
     ReapStrays,
     /// For tests of the other threads: do nothing for a while.
@@ -84,6 +93,7 @@ pub fn run(containment: &Arc<Containment>, timer: &Inbox, orders: &Receiver<Orde
                 timer.send(Message::Swept { attempt, killed, remaining });
             }
             Order::Forget(attempt) => drop(cells.remove(&attempt)),
+            Order::Retire { directory, keep } => spool::retire(&directory, keep),
             Order::ReapStrays => drop(containment.reap_strays()),
             Order::Stall(duration) => std::thread::sleep(duration),
             Order::Close => break,

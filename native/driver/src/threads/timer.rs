@@ -24,6 +24,7 @@ use limpet_core::{Instant, Machine};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -70,6 +71,13 @@ pub enum Message {
         killed: u32,
         /// How many would not die.
         remaining: u32,
+    },
+    /// A task's working directory is not needed any more.
+    Retire {
+        /// Which.
+        directory: PathBuf,
+        /// Whether to keep it for somebody to look at.
+        keep: bool,
     },
     /// Pass a stall on to the journal and the spawner; for tests.
     Stall(Duration),
@@ -322,6 +330,9 @@ impl Timer {
                     self.feed(Input::Swept(attempt));
                 }
             }
+            Message::Retire { directory, keep } => {
+                self.parts.spawner.send(spawner::Order::Retire { directory, keep });
+            }
             Message::Stall(time) => {
                 self.parts.journal.send(journal::Order::Stall(time));
                 self.parts.spawner.send(spawner::Order::Stall(time));
@@ -410,7 +421,7 @@ impl Timer {
                     Work::Publish { .. } | Work::Reboot => Executor::Host,
                 };
                 let bounds = bounds(&spec);
-                (live.work, live.spec) = (Some(work), Some(spec));
+                (live.work, live.spec) = (Some(work), Some(*spec));
                 Loaded::Start(executor, bounds)
             }
             Prepared::Skip => Loaded::Skip,
@@ -469,10 +480,20 @@ impl Timer {
             return;
         }
         if place < 3 {
-            if live.read(place, &mut self.buffer, now_ms) > 0 {
+            let lines = live.read(place, &mut self.buffer, now_ms);
+            if !self.parts.journal.waits() {
+                // A busy disk is not made to wait for logs, nor are they kept in memory for it.
+                for (task, file, bytes) in live.take_logged() {
+                    self.parts.journal.send(journal::Order::Spool { task, file, bytes });
+                }
+            }
+            if lines > 0 {
                 self.feed(Input::Heartbeat(attempt));
             }
         } else if live.notice_exit(&mut self.buffer, now_ms, wall_ms) {
+            for (task, file, bytes) in live.take_logged() {
+                self.parts.journal.send(journal::Order::Spool { task, file, bytes });
+            }
             let (exit, continues) = (live.exit().unwrap_or(Exit::Signal(0)), live.continues());
             self.feed(Input::Exited { attempt, exit, continues });
         }
@@ -538,6 +559,7 @@ impl Timer {
         (live.step, live.number) = (step, number);
         match live.work.take() {
             Some(Work::Process(launch)) => {
+                live.log_to(&launch.directory);
                 let name = AttemptName { instance, task, step, attempt: u32::from(number) };
                 let launch = Box::new(launch);
                 self.parts.spawner.send(spawner::Order::Spawn { attempt, name, launch });

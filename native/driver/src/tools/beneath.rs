@@ -1,25 +1,85 @@
-//! Opening files that must lie beneath a directory, whatever links there are on the way: openat2(2) with
+//! Opening what must lie beneath a directory, whatever links there are on the way: openat2(2) with
 //! `RESOLVE_BENEATH`, so that the kernel decides and not a comparison of strings.
+//!
+//! It knows which directory a parameter is bound to; what is done with a file is its tool's affair.
 
 use super::Call;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use super::place::Place;
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-/// Opens the file that a path parameter names, for reading.
+/// The directory that a parameter is bound to, and its path from there.
+struct Way {
+    root: PathBuf,
+    relative: PathBuf,
+}
+
+impl Way {
+    fn of(call: &Call, parameter: &str) -> io::Result<Way> {
+        let path = call.text(parameter).map_err(|cause| invalid(&cause))?;
+        let root = match call.beneath.get(parameter) {
+            Some(root) => root.clone(),
+            None => std::env::current_dir()?,
+        };
+        let relative = Path::new(path).strip_prefix(&root).unwrap_or(Path::new(path)).to_owned();
+        Ok(Way { root, relative })
+    }
+
+    fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+        let directory = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+        let root = openat(CWD, &self.root, directory, Mode::empty())?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        openat2(&root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve).map_err(|error| {
+            match error {
+                Errno::XDEV => invalid(&format!("it leads out of {}", self.root.display())),
+                error => error.into(),
+            }
+        })
+    }
+}
+
+/// Opens the regular file that a path parameter names, for reading. Its type is looked at before
+/// it is opened: opening a pipe may block, and opening some devices has effects.
 ///
 /// # Errors
-/// Those of the system; `EXDEV` when it would lead out of its directory.
-pub fn open(call: &Call, parameter: &str) -> io::Result<File> {
-    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no such parameter");
-    let path = call.input.get(parameter).and_then(|value| value.as_str()).ok_or_else(missing)?;
-    let working = std::env::current_dir()?;
-    let root = call.beneath.get(parameter).map_or(working.as_path(), |root| root.as_path());
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-    let directory = openat(CWD, root, flags, Mode::empty())?;
-    let relative = Path::new(path).strip_prefix(root).unwrap_or(Path::new(path));
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    Ok(File::from(openat2(&directory, relative, flags, Mode::empty(), resolve)?))
+/// Those of the system; `InvalidInput` when it is no regular file or leads out of its directory.
+pub fn file(call: &Call, parameter: &str) -> io::Result<File> {
+    let found = entry(call, parameter)?;
+    if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
+        return Err(invalid("it is no regular file"));
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+}
+
+/// Finds what a path parameter names, of whatever type, without opening it for reading.
+///
+/// # Errors
+/// Those of the system; `InvalidInput` when it leads out of its directory.
+pub fn entry(call: &Call, parameter: &str) -> io::Result<OwnedFd> {
+    let way = Way::of(call, parameter)?;
+    way.open(&way.relative, OFlags::PATH)
+}
+
+/// Opens the directory in which a path parameter's last name lies or will lie.
+///
+/// # Errors
+/// Those of the system; `InvalidInput` when it leads out of its directory or names none.
+pub fn place(call: &Call, parameter: &str) -> io::Result<Place> {
+    let way = Way::of(call, parameter)?;
+    let name = way.relative.file_name().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| invalid("it names no file"))?;
+    let parent = match way.relative.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let directory = way.open(parent, OFlags::DIRECTORY | OFlags::RDONLY)?;
+    Ok(Place::new(directory, name))
+}
+
+fn invalid(cause: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, cause)
 }

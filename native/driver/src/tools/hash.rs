@@ -1,32 +1,26 @@
-//! `hash`: SHA-256 and size of a file.
+//! `hash`: SHA-256 and size of a file, compared with what is expected if that is known.
 
-use super::Call;
-use ring::digest::{Context, SHA256};
+use super::digest::Sum;
+use super::{Call, Failure, beneath};
 use serde_json::{Value, json};
-use std::io::Read;
 
-/// Read at once.
-const CHUNK_BYTES: usize = 64 * 1024;
-
-/// Input `path`; result `{"sha256", "bytes"}`.
+/// Input `path`, `sha256` (optional: what it must be); result `{"sha256", "bytes"}`.
 ///
 /// # Errors
-/// A sentence that names the file.
-pub fn run(call: &Call) -> Result<Value, String> {
+/// A sentence that names the file; when the sums differ, both of them, and the result besides.
+pub fn run(call: &Call) -> Result<Value, Failure> {
     let path = call.text("path")?;
     let failed = |cause: std::io::Error| format!("cannot hash {path}: {cause}");
-    let mut file = super::beneath::open(call, "path").map_err(failed)?;
-    let (mut context, mut bytes) = (Context::new(&SHA256), 0u64);
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        let count = file.read(&mut chunk).map_err(failed)?;
-        if count == 0 {
-            break;
+    let mut file = beneath::file(call, "path").map_err(failed)?;
+    let mut sum = Sum::new();
+    sum.read(&mut file, |_| ()).map_err(failed)?;
+    let found = sum.hex();
+    let result = json!({"sha256": found, "bytes": sum.bytes()});
+    match call.optional_text("sha256")? {
+        Some(expected) if expected != found => {
+            let text = format!("cannot accept {path}: its sha256 is {found}, not {expected}");
+            Err(Failure { text, result: Some(result) })
         }
-        context.update(&chunk[..count]);
-        bytes += count as u64;
+        _ => Ok(result),
     }
-    let digest = context.finish();
-    let sha256: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(json!({"sha256": sha256, "bytes": bytes}))
 }

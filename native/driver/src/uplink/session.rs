@@ -23,7 +23,7 @@ const LIMIT_MAX: Duration = Duration::from_secs(3600);
 
 /// Why a connection ended or never came to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(crate) struct Failure {
     pub code: &'static str,
     pub detail: String,
 }

@@ -43,7 +43,7 @@ pub struct TlsOptions {
 /// The clock that certificates are judged by: the system's, but never behind a floor, so that a
 /// board which boots in 1970 can use the last time it wrote down.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Clock {
+pub(crate) struct Clock {
     floor_seconds: Arc<AtomicU64>,
 }
 
@@ -61,7 +61,7 @@ impl TimeProvider for Clock {
 }
 
 /// The client's half of a new TLS connection to `host`.
-pub(super) fn client(
+pub(crate) fn client(
     options: &TlsOptions,
     host: &str,
     clock: &Clock,

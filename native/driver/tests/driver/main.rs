@@ -142,3 +142,33 @@ fn a_stalled_journal_and_a_stalled_spawner_move_no_deadline() {
     assert_eq!(told["steps"][0]["clock"], "start_to_close");
     assert!(ended < started + 1_500 + 1_000, "ended {} ms after its start", ended - started);
 }
+
+#[test]
+fn outputs_are_logged_and_the_working_directory_ends_with_the_task() {
+    let mut rig = Rig::new();
+    let script = "yes line | head -c 100000; echo oops >&2; touch left-behind";
+    rig.submit("logged", json!([step("talk", json!({"argv": ["/bin/sh", "-c", script]}))]));
+    let told = rig.result_undelivered("logged");
+    assert_eq!(told["outcome"], "succeeded", "{told:#}");
+    let directory = rig.path("tasks/ops.logged");
+    assert!(directory.join("left-behind").exists(), "it is kept until the result is delivered");
+    rig.deliver("logged");
+    rig.wait_until_gone(&directory);
+    let log = |stream| std::fs::read(rig.path(&format!("logs/ops.logged/00-talk.1.{stream}")));
+    assert_eq!(log("stdout").expect("a log").len(), 100_000);
+    assert_eq!(log("stderr").expect("a log"), b"oops\n");
+}
+
+#[test]
+fn a_working_directory_is_kept_on_demand_and_an_orphaned_one_is_not() {
+    let mut rig = Rig::new();
+    let mut step = step("keep", json!({"argv": ["/usr/bin/touch", "here"]}));
+    step["keep"] = json!(true);
+    rig.submit("kept", json!([step]));
+    rig.result("kept");
+    rig.wait_until_gone(&rig.path("tasks/ops.kept"));
+    std::fs::create_dir(rig.path("tasks/ops.orphan")).expect("a directory can be made");
+    rig.restart();
+    assert!(rig.path("tasks/ops.kept.kept/here").exists());
+    assert!(!rig.path("tasks/ops.orphan").exists());
+}

@@ -220,6 +220,10 @@ impl Rig {
         })
     }
 
+    pub fn wait_until_gone(&mut self, path: &Path) {
+        self.until(|_| (!path.exists()).then_some(()));
+    }
+
     /// Wall ms at which a process was found dead.
     pub fn wait_for_death(&mut self, pid: &str) -> u64 {
         let begin = Instant::now();
