@@ -159,9 +159,7 @@ def test_ready_comes_after_the_subscriptions_hold(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("reasons", [(1, 0x80), (1,)])
-def test_a_refused_subscription_ends_the_connection(
-    bench: Bench, reasons: tuple[int, ...]
-) -> None:
+def test_a_refused_subscription_ends_the_connection(bench: Bench, reasons: tuple[int, ...]) -> None:
     """Without it no task would ever come, and nobody would know."""
     bench.connect()
     bench.say(bench.connack())

@@ -1,4 +1,4 @@
-"""The boundary to Rust: its numbers are the header's, its batches lose nothing, its errors arrive."""
+"""The boundary to Rust: numbers are the header's, batches lose nothing, errors arrive."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ def test_verdicts_and_stages_are_the_drivers() -> None:
 
 def test_every_reason_the_core_may_answer_is_in_the_protocol() -> None:
     reasons = re.search(
-        r"impl Reason \{.*?pub const fn code.*?\{(.*?)\n    \}", read("native/core/src/message.rs"),
+        r"impl Reason \{.*?pub const fn code.*?\{(.*?)\n    \}",
+        read("native/core/src/message.rs"),
         re.DOTALL,
     )
     assert reasons is not None

@@ -202,8 +202,9 @@ class Loop:
     def _hand_over(self, now_ms: int) -> None:
         """Carry what each part has for another: notes, items, publications, acknowledgements."""
         agent, link = self._agent, self._link
-        for note in link.take():
-            agent.noted(note, now_ms, self._clock.wall_ms())
+        self._note(now_ms)
+        while agent.reboots:
+            self._restart_machine(agent.reboots.pop())
         self._submit()
         agent.tick(now_ms)
         while (found := agent.outbox.next()) is not None:
@@ -217,8 +218,11 @@ class Loop:
         agent.acknowledgements.clear()
         if link.wants_write:
             link.write(now_ms)
-        while agent.reboots:
-            self._restart_machine(agent.reboots.pop())
+            self._note(now_ms)
+
+    def _note(self, now_ms: int) -> None:
+        for note in self._link.take():
+            self._agent.noted(note, now_ms, self._clock.wall_ms())
 
     def _submit(self) -> None:
         """Hand items to the core until there are none or it is busy."""

@@ -60,9 +60,10 @@ class Broker:
 
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
-        self._process = subprocess.Popen(
-            self._argv(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self._log()
-        )
+        with self._log_file().open("ab") as log:
+            self._process = subprocess.Popen(
+                self._argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         end = time.monotonic() + START_S
         while time.monotonic() < end:
             try:
@@ -81,9 +82,6 @@ class Broker:
 
     def _log_file(self) -> Path:
         return self._directory / f"{self.kind}.log"
-
-    def _log(self) -> object:
-        return self._log_file().open("ab")
 
     def _argv(self) -> list[str]:
         file = self._directory / f"{self.kind}.toml"

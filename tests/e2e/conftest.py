@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: both brokers, both protocol versions, an agent, a controller."""
+"""Fixtures of the end-to-end tests: brokers in both protocol versions, an agent, a controller."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from brokers import MOSQUITTO_PROGRAM, Broker
 from fleet import Controller, Device
 

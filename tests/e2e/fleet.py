@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from brokers import Broker
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from limpet.codec import frame
 
@@ -152,7 +153,7 @@ class Controller:
         self.ready = False
         five = broker.protocol == "5"
         self._client = paho.Client(
-            paho.CallbackAPIVersion.VERSION2,
+            CallbackAPIVersion.VERSION2,
             client_id=f"controller-{name}",
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
         )
@@ -203,10 +204,9 @@ class Controller:
         return self.all(kind, task_id)[-1]
 
     def wait_online(self) -> dict[str, Any]:
-        return until(
-            lambda: next((p for p in reversed(self.all("presence")) if p["online"]), None),
-            "a presence",
-        )
+        online = until(lambda: [p for p in self.all("presence") if p["online"]], "a presence")
+        newest: dict[str, Any] = online[-1]
+        return newest
 
 
 def task(task_id: str, steps: list[dict[str, Any]], **more: Any) -> dict[str, Any]:

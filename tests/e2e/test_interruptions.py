@@ -112,9 +112,7 @@ def test_a_stop_leaves_a_rerun_step_for_the_next_start(
     assert controller.wait("result", "drain-1")["outcome"] == "succeeded"
 
 
-def test_a_killed_agent_is_told_offline_by_its_will(
-    device: Device, controller: Controller
-) -> None:
+def test_a_killed_agent_is_told_offline_by_its_will(device: Device, controller: Controller) -> None:
     online = controller.wait_online()
     device.kill()
     gone = until(lambda: [p for p in controller.all("presence") if not p["online"]], "the will")
@@ -168,4 +166,4 @@ def lateness_during_hang(controller: Controller, directory: Path, task_id: str) 
     assert told_ms - hung_ms >= HANG_S * 1000 - 100
     assert result["ended_ms"] < hung_ms + HANG_S * 1000
     took = [one["ended_ms"] - one["started_ms"] for one in result["steps"]]
-    return max(abs(ms - timeout_ms) for ms in took)
+    return float(max(abs(ms - timeout_ms) for ms in took))

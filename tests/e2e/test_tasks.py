@@ -100,9 +100,7 @@ def test_a_retained_task_is_ignored(device: Device, controller: Controller, brok
     assert len(other.all("answer", "kept-1")) <= 1
 
 
-def test_a_cancel_ends_a_tree_that_left_its_session(
-    device: Device, controller: Controller
-) -> None:
+def test_a_cancel_ends_a_tree_that_left_its_session(device: Device, controller: Controller) -> None:
     controller.wait_online()
     script = "setsid sh -c 'sleep 100471 & exec sleep 100472' & echo up; wait"
     steps = [{"name": "tree", "tool": "shell", "input": {"script": script}}]

@@ -17,6 +17,7 @@ from limpet.native.records import KINDS, Event, Item
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self
 
 ABI_MAJOR = 1
 BATCH_MAX = 64
@@ -50,7 +51,7 @@ class Core:
         _done(self._open(ffi.from_buffer(text), len(text), handle_out))
         self._handle = handle_out[0]
 
-    def __enter__(self) -> Core:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
