@@ -15,8 +15,10 @@ URL_CHARACTERS_MAX = 2048
 BODY_BYTES_MAX = 32 * 1024
 FETCH_BYTES_MAX = 1 << 40
 FETCH_BYTES = 256 << 20
-# What a step's result holds.
-READ_BYTES_MAX = 4096
+# What fits into a step's result together with its description.
+READ_BYTES_MAX = 3072
+OFFSET_MAX = (1 << 63) - 1
+REDIRECTS_MAX = 5
 
 
 def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str, dict[str, Any]]:
@@ -26,6 +28,7 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
     `write` and `hash`, None being the task's own; `inspect` reads where `read` does.
     """
     url = _text(PRINTABLE, URL_CHARACTERS_MAX)
+    sha256 = _text("0-9a-f", 64)
     return {
         "sleep": _tool("sleep", {}),
         "publish": _tool("publish", {}),
@@ -40,6 +43,8 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
                 "body": _json(required=False),
                 # Absent, any 2xx is a success.
                 "status": _integer(100, 599),
+                # Each must lead to a host of the allow-list; GET and HEAD only.
+                "redirects": _integer(0, REDIRECTS_MAX, 0),
             },
             hosts=hosts,
         ),
@@ -47,18 +52,27 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
             "fetch",
             {
                 "url": url,
-                "sha256": _text("0-9a-f", 64),
+                "sha256": sha256,
                 "to": _path(None),
                 "maximum_bytes": _integer(1, FETCH_BYTES_MAX, FETCH_BYTES),
+                "redirects": _integer(0, REDIRECTS_MAX, 0),
             },
             hosts=hosts,
             heartbeat=True,
         ),
-        "hash": _native("hash", {"path": _path(beneath["hash"])}),
+        "hash": _native(
+            "hash",
+            {
+                "path": _path(beneath["hash"]),
+                # What it must be.
+                "sha256": {**sha256, "required": False},
+            },
+        ),
         "read": _native(
             "read",
             {
                 "path": _path(beneath["read"]),
+                "offset": _integer(0, OFFSET_MAX, 0),
                 "maximum_bytes": _integer(1, READ_BYTES_MAX, READ_BYTES_MAX),
             },
         ),
@@ -70,7 +84,8 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
                 "mode": _choice("0644", "0600", "0755"),
             },
         ),
-        "inspect": _native("inspect", {"path": _path(beneath["read"])}),
+        # The path is whose disk is measured; absent, that of the task's own directory.
+        "inspect": _native("inspect", {"path": {**_path(beneath["read"]), "required": False}}),
     }
 
 

@@ -199,8 +199,8 @@ impl<R: BufRead> Response<R> {
             Framing::Length(_) if after == 0 => Framing::End,
             Framing::Length(_) => Framing::Length(after),
             Framing::Chunked(_) => {
-                if after == 0 && !line(&mut self.reader, &mut 2)?.is_empty() {
-                    return Err("a chunk is longer than it says".into());
+                if after == 0 {
+                    line(&mut self.reader, &mut 2)?;
                 }
                 Framing::Chunked(after)
             }
@@ -210,13 +210,14 @@ impl<R: BufRead> Response<R> {
     }
 
     fn next_chunk(&mut self) -> Result<(), String> {
-        let text = line(&mut self.reader, &mut CHUNK_LINE_BYTES_MAX.clone())?;
+        let (mut line_budget, mut trailer_budget) = (CHUNK_LINE_BYTES_MAX, HEAD_BYTES_MAX);
+        let text = line(&mut self.reader, &mut line_budget)?;
         let size = text.split(';').next().unwrap_or_default().trim_end_matches([' ', '\t']);
         let sound = (1..=15).contains(&size.len()) && size.bytes().all(|b| b.is_ascii_hexdigit());
         let size = u64::from_str_radix(size, 16).ok().filter(|_| sound);
         match size.ok_or("the server sent a chunk without a length")? {
             0 => {
-                headers(&mut self.reader, &mut HEAD_BYTES_MAX.clone())?;
+                headers(&mut self.reader, &mut trailer_budget)?;
                 self.framing = Framing::End;
             }
             size => self.framing = Framing::Chunked(size),
@@ -271,7 +272,7 @@ fn line(reader: &mut impl BufRead, budget: &mut usize) -> Result<String, String>
     match bytes.strip_suffix(b"\r\n") {
         Some(text) => Ok(String::from_utf8_lossy(text).into_owned()),
         None if bytes.ends_with(b"\n") => Err("the server ended a line with LF alone".into()),
-        None if *budget == 0 => Err("the server sent too much before the body".into()),
+        None if *budget == 0 => Err("a line or the headers of the answer are too long".into()),
         None => Err("the connection ended before the answer did".into()),
     }
 }
@@ -407,7 +408,7 @@ mod tests {
         ] {
             let text = start + &more.repeat(HEAD_BYTES_MAX);
             let refusal = answer(text.as_bytes(), 64).unwrap_err();
-            let bounded = ["too much before the body", "without end"];
+            let bounded = ["are too long", "without end"];
             assert!(bounded.iter().any(|cause| refusal.contains(cause)), "{refusal}");
         }
     }

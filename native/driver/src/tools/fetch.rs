@@ -1,7 +1,8 @@
 //! `fetch`: a file from the web that is put in its place only when it is the right one.
 
+use super::digest::CHUNK_BYTES;
 use super::exchange::{Request, Response, ask, decimal};
-use super::part::{PIECE_BYTES, Part, present};
+use super::part::{Part, present};
 use super::report::Progress;
 use super::url::Url;
 use super::wire::TIMEOUTS;
@@ -49,6 +50,9 @@ pub fn run(call: &Call) -> Result<Value, Failure> {
         bytes_max: call.integer("maximum_bytes", BYTES_DEFAULT)?,
         redirects: call.integer("redirects", 0)?,
     };
+    if order.sha256.len() != 64 {
+        return Err("cannot use parameter 'sha256': it has not 64 digits".to_owned().into());
+    }
     // Before any byte is written: a call that is not allowed leaves nothing behind.
     order.url.check(order.hosts)?;
     let failed = |cause: String| format!("cannot fetch {} to {path}: {cause}", order.url);
@@ -129,7 +133,7 @@ fn round(
     if total.is_some_and(|total| total > order.bytes_max) {
         return Err(too_long());
     }
-    let mut piece = vec![0; PIECE_BYTES];
+    let mut piece = vec![0; CHUNK_BYTES];
     loop {
         progress.tell(part.bytes(), total);
         response.limit(TIMEOUTS.body);
@@ -145,8 +149,9 @@ fn round(
     }
 }
 
+/// A part that does not fit would only keep others from the room that is left.
 fn disk(cause: std::io::Error) -> Trouble {
-    Trouble::Cut(cause.to_string())
+    Trouble::Wrong(cause.to_string())
 }
 
 /// A strong tag: a weak one does not promise the same bytes.

@@ -4,7 +4,7 @@
 //!
 //! It knows nothing of HTTP. The directory belongs to one attempt at a time, so nobody else writes.
 
-use super::digest::{CHUNK_BYTES, Sum};
+use super::digest::Sum;
 use super::place::Place;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -135,6 +135,3 @@ pub fn present(place: &Place, mut each: impl FnMut(u64)) -> Option<(String, u64)
     sum.read(&mut place.read().ok()?, &mut each).ok()?;
     Some((sum.hex(), sum.bytes()))
 }
-
-/// Bytes that are passed on at once.
-pub const PIECE_BYTES: usize = CHUNK_BYTES;

@@ -94,3 +94,52 @@ impl Place {
         let _ = unlinkat(&*self.directory, &self.name, AtFlags::empty());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// Once a directory is held, another one under its path gets nothing.
+    #[test]
+    fn a_directory_that_is_swapped_changes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::create_dir(path("held")).unwrap();
+        fs::create_dir(path("other")).unwrap();
+        let place = Place::new(File::open(path("held")).unwrap().into(), "file");
+        fs::rename(path("held"), path("moved")).unwrap();
+        symlink(path("other"), path("held")).unwrap();
+        place.replace(b"data", 0o600).unwrap();
+        assert_eq!(fs::read(path("moved/file")).unwrap(), b"data");
+        assert_eq!(fs::read_dir(path("other")).unwrap().count(), 0);
+    }
+
+    /// A link is replaced and not followed, and only the file itself is left in the directory.
+    #[test]
+    fn a_link_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::write(path("target"), "kept").unwrap();
+        symlink(path("target"), path("link")).unwrap();
+        let place = Place::new(File::open(root.path()).unwrap().into(), "link");
+        assert!(place.read().is_err() && place.write().is_err());
+        place.replace(b"data", 0o640).unwrap();
+        assert_eq!(fs::read(path("target")).unwrap(), b"kept");
+        let found = fs::symlink_metadata(path("link")).unwrap();
+        assert!(found.is_file());
+        assert_eq!(found.permissions().mode() & 0o7777, 0o640);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 2);
+    }
+
+    /// A file with a second name is not written through.
+    #[test]
+    fn a_file_with_two_names_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("a"), "kept").unwrap();
+        fs::hard_link(root.path().join("a"), root.path().join("b")).unwrap();
+        let place = Place::new(File::open(root.path()).unwrap().into(), "b");
+        assert!(place.write().unwrap_err().to_string().contains("more than one name"));
+    }
+}

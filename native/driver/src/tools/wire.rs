@@ -184,3 +184,60 @@ fn dial(addresses: &[SocketAddr], timeout: Duration) -> Result<TcpStream, String
     }
     Err(causes.join("; "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::{Request, ask};
+    use super::*;
+    use std::net::TcpListener;
+
+    const SHORT: Duration = Duration::from_millis(200);
+    const HURRIED: Timeouts = Timeouts { handshake: SHORT, head: SHORT, body: SHORT, ..TIMEOUTS };
+
+    /// Asks a server that sends `start` and then one byte after the other for ever, and returns how
+    /// that ends.
+    fn drip(scheme: &str, start: &'static [u8]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("{scheme}://{}/", listener.local_addr().unwrap())).unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut going = stream.write_all(start);
+            while going.is_ok() {
+                thread::sleep(SHORT / 20);
+                going = stream.write_all(b"x");
+            }
+        });
+        let request = Request { method: "GET", headers: vec![], body: None, redirects: 0 };
+        let (_, mut response) = match ask(url, &["127.0.0.1:*".into()], &request, &HURRIED) {
+            Ok(answer) => answer,
+            Err(cause) => return cause,
+        };
+        response.limit(HURRIED.body);
+        loop {
+            if let Err(cause) = response.body(&mut [0; 64]) {
+                return cause;
+            }
+        }
+    }
+
+    /// A server that keeps the connection alive byte by byte is given up at the end of its stage:
+    /// headers, body, and a handshake that never was one.
+    #[test]
+    fn a_dripping_server_is_given_up() {
+        let late = "the server did not answer in time";
+        assert_eq!(drip("http", b""), late);
+        assert_eq!(drip("http", b"HTTP/1.1 200 OK\r\nA: "), late);
+        assert_eq!(drip("http", b"HTTP/1.1 200 OK\r\n\r\n"), late);
+        assert_eq!(drip("http", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"), late);
+        // The length of a TLS record that never fills.
+        assert_eq!(drip("https", b"\x16\x03\x03\x40\x00"), format!("TLS: {late}"));
+    }
+
+    /// Every address that was tried has its cause in the error.
+    #[test]
+    fn each_address_that_fails_is_named() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error = dial(&[closed, closed], SHORT).unwrap_err();
+        assert_eq!(error.matches(&closed.to_string()).count(), 2, "{error}");
+    }
+}
