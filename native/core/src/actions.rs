@@ -133,8 +133,8 @@ impl Machine {
         if step.header.stop {
             task.awaited_seq = seq;
         }
-        // A step that may be repeated needs no durable intent, but what was accepted or decided before
-        // it must be durable before anything is done on its behalf.
+        // A step that may be repeated needs no durable intent, but what was accepted or decided
+        // before it must be durable before anything is done on its behalf.
         if task.awaited_seq > durable {
             task.state = State::Committing;
         } else {
@@ -193,8 +193,8 @@ impl Machine {
 
     // --- the stop ladder ------------------------------------------------------------------------
 
-    /// Notes why the attempt or the task is to end. The first reason wins, except that the end of the
-    /// task outweighs the end of one attempt.
+    /// Notes why the attempt or the task is to end. The first reason wins, except that the end of
+    /// the task outweighs the end of one attempt.
     fn mark(&mut self, slot: u16, trigger: Trigger) {
         let ending = match trigger {
             Trigger::CloseOver => Outcome::TimedOut,

@@ -18,8 +18,8 @@ impl Machine {
         }
     }
 
-    /// Whose turn it is: by priority, then by waiting time. A suspect runs alone and before others, so
-    /// that a second crash has one possible culprit.
+    /// Whose turn it is: by priority, then by waiting time. A suspect runs alone and before others,
+    /// so that a second crash has one possible culprit.
     fn next_waiting(&self) -> Option<u16> {
         let tasks = || (0..self.limits.tasks).map(|slot| (slot, &self.arena.tasks[slot as usize]));
         // What was given up as unreaped counts no more: it may hold its slot for ever.

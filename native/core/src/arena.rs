@@ -313,7 +313,8 @@ impl Arena {
     }
 
     pub fn free_task(&self) -> Option<u16> {
-        // Linear over at most 1024 slots, once per acceptance; a free list would be one more invariant.
+        // Linear over at most 1024 slots, once per acceptance; a free list would be one more
+        // invariant.
         let slot = self.tasks.iter().position(|task| task.state == State::Free)?;
         u16::try_from(slot).ok()
     }

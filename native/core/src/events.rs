@@ -1,5 +1,5 @@
-//! What the host must hear. Events are not queued: each changed task has a mark, so nothing can overflow
-//! while the host sleeps.
+//! What the host must hear. Events are not queued: each changed task has a mark, so nothing can
+//! overflow while the host sleeps.
 
 use crate::arena::NONE;
 use crate::machine::Machine;
@@ -7,8 +7,8 @@ use crate::message::Event;
 use crate::table::State;
 
 impl Machine {
-    /// The next thing the host must hear. At most one event per changed task is ever pending, so there
-    /// is nothing that could overflow while the host sleeps.
+    /// The next thing the host must hear. At most one event per changed task is ever pending, so
+    /// there is nothing that could overflow while the host sleeps.
     pub fn poll_event(&mut self) -> Option<Event> {
         if self.answers.front().is_some_and(|(seq, _)| *seq <= self.durable_seq) {
             return self.answers.pop_front().map(|(_, answer)| Event::Answer(answer));

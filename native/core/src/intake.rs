@@ -1,4 +1,5 @@
-//! What the host hands in: tasks to accept, to end, to extend. Judged first, then taken whole or refused.
+//! What the host hands in: tasks to accept, to end, to extend. Judged first, then taken whole or
+//! refused.
 
 use crate::ids::Kind;
 use crate::limits::TASK_STEPS_MAX;

@@ -2,8 +2,9 @@
 //!
 //! # Theory of operation
 //!
-//! A [`Machine`] is a value. It has no thread, clock, file, environment or source of randomness: time
-//! and seed are arguments, and whatever takes time in the world is asked for and answered later.
+//! A [`Machine`] is a value. It has no thread, clock, file, environment or source of randomness:
+//! time and seed are arguments, and whatever takes time in the world is asked for and answered
+//! later.
 //!
 //! ```text
 //! handle(now, input)   the only way in; never fails; bounded work; allocates nothing
@@ -12,8 +13,8 @@
 //! poll_event()         what the host must hear
 //! ```
 //!
-//! Transitions are one table, state x trigger, in [`table`]. Rules of order, such as *recorded before
-//! started*, are states of that table and not code of the driver, so that the simulator in
+//! Transitions are one table, state x trigger, in [`table`]. Rules of order, such as *recorded
+//! before started*, are states of that table and not code of the driver, so that the simulator in
 //! `tests/sim` tests the real rule. Every collection has its size fixed when the machine is made
 //! ([`limits`]); full is an answer, never growth.
 #![forbid(unsafe_code)]

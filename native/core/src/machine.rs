@@ -155,14 +155,15 @@ impl Machine {
         self.checkpoint();
     }
 
-    /// The earliest instant at which `handle(now, Timeout)` has something to do. May change with any
-    /// call of `handle`. Zero means at once.
+    /// The earliest instant at which `handle(now, Timeout)` has something to do. May change with
+    /// any call of `handle`. Zero means at once.
     #[must_use]
     pub fn next_deadline(&self) -> Instant {
         if self.backlog < self.limits.tasks {
             return Instant(0);
         }
-        // Scan of at most 1024 instants, about a microsecond; a heap when there are ten times as many.
+        // Scan of at most 1024 instants, about a microsecond; a heap when there are ten times as
+        // many.
         let due = self.arena.due.iter().copied().min().unwrap_or(Instant::NEVER);
         due.min(self.drain_at).min(self.checkpoint_at)
     }
@@ -514,7 +515,8 @@ impl Machine {
         self.append_for(0, Record::Opened, Attached::None, true);
     }
 
-    /// Records an orderly stop. Call it when `Drained` was heard and every effect has been performed.
+    /// Records an orderly stop. Call it when `Drained` was heard and every effect has been
+    /// performed.
     pub fn stopped(&mut self, now: Now) {
         self.now = now;
         self.append_for(0, Record::Stopped, Attached::None, true);

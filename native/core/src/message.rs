@@ -383,7 +383,8 @@ pub enum Effect {
         /// Index of the step.
         step: u8,
     },
-    /// Start what was loaded; answer with `Spawned` or `SpawnFailed` (a process), or `Exited` (host).
+    /// Start what was loaded; answer with `Spawned` or `SpawnFailed` (a process), or `Exited`
+    /// (host).
     Start {
         /// Which attempt.
         attempt: AttemptRef,

@@ -1,7 +1,7 @@
 //! Journal records as bytes, both ways. Pure: where the bytes lie is the driver's affair.
 //!
-//! A record is a fixed part, written here, followed by whatever the driver attaches (JSON: the plan, or
-//! what an attempt left behind). All numbers are little-endian.
+//! A record is a fixed part, written here, followed by whatever the driver attaches (JSON: the
+//! plan, or what an attempt left behind). All numbers are little-endian.
 //!
 //! ```text
 //! stamp    at u64 | wall_ms u63, trusted u1 | boot u32

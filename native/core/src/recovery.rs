@@ -9,7 +9,8 @@ use crate::record::{Malformed, Record};
 use crate::table::State;
 use crate::time::Now;
 
-/// Agent time and wall time as far as the records tell, across restarts of the agent and the device.
+/// Agent time and wall time as far as the records tell, across restarts of the agent and the
+/// device.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Timeline {
     last: Option<Now>,
@@ -23,7 +24,8 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// Moves on to a reading of the clocks. False when an unknown time has passed since the last one.
+    /// Moves on to a reading of the clocks. False when an unknown time has passed since the last
+    /// one.
     pub(crate) fn see(&mut self, now: Now) -> bool {
         let known = match self.last {
             None => Some(0),
@@ -130,8 +132,9 @@ impl Machine {
         Ok(())
     }
 
-    /// A place for an id. An older entry of the same key, and expired ones when the table is full, had
-    /// been forgotten when the record was written; they are read again until a compaction drops them.
+    /// A place for an id. An older entry of the same key, and expired ones when the table is full,
+    /// had been forgotten when the record was written; they are read again until a compaction drops
+    /// them.
     fn replay_id(&mut self, key: u128) -> Result<u16, ReplayError> {
         let full = self.ids.free_slot().is_none();
         let stale =
@@ -144,7 +147,8 @@ impl Machine {
         self.ids.free_slot().ok_or(ReplayError::AboveLimits)
     }
 
-    /// What the store must release again after a replay: pairs of a task and the first record to keep.
+    /// What the store must release again after a replay: pairs of a task and the first record to
+    /// keep.
     pub fn take_released(&mut self) -> Vec<(u64, u64)> {
         core::mem::take(&mut self.released)
     }
@@ -163,26 +167,11 @@ impl Machine {
         headers: Vec<crate::message::StepHeader>,
         attached_bytes: u64,
     ) -> Result<(), ReplayError> {
-        let find = |machine: &Machine, index: u8| {
-            let first = machine.arena.tasks[slot as usize].first;
-            let mut steps = machine.arena.steps_of(first);
-            steps.find(|at| machine.arena.steps[*at as usize].index == index)
-        };
-        let at = match record {
-            Record::Started { step, .. }
-            | Record::Tried { step, .. }
-            | Record::Interrupted { step }
-            | Record::Ended { step, .. }
-            | Record::Extended { after: step, .. } => match find(self, step) {
-                Some(at) => at,
-                // The record that added the step is among those that are gone.
-                None if self.arena.tasks[slot as usize].flags.gap => {
-                    self.arena.tasks[slot as usize].flags.lost_steps = true;
-                    return Ok(());
-                }
-                None => return Err(Malformed::Value.into()),
-            },
-            _ => NONE,
+        let Some(at) = self.step_named(slot, &record) else {
+            // The record that added the step is among those that are gone.
+            let flags = &mut self.arena.tasks[slot as usize].flags;
+            flags.lost_steps = true;
+            return if flags.gap { Ok(()) } else { Err(Malformed::Value.into()) };
         };
         self.skip_before(slot, at);
         let free_steps = self.arena.free_steps();
@@ -238,6 +227,21 @@ impl Machine {
         Ok(())
     }
 
+    /// The slot of the step that a record is about, `NONE` if it is about none; nothing if it is
+    /// not known.
+    fn step_named(&self, slot: u16, record: &Record) -> Option<u16> {
+        let index = match *record {
+            Record::Started { step, .. }
+            | Record::Tried { step, .. }
+            | Record::Interrupted { step }
+            | Record::Ended { step, .. }
+            | Record::Extended { after: step, .. } => step,
+            _ => return Some(NONE),
+        };
+        let first = self.arena.tasks[slot as usize].first;
+        self.arena.steps_of(first).find(|at| self.arena.steps[*at as usize].index == index)
+    }
+
     /// Steps run in order and a skip leaves no record: what was passed without an end was skipped.
     fn skip_before(&mut self, slot: u16, at: u16) {
         let mut passed = self.arena.tasks[slot as usize].first;
@@ -250,8 +254,8 @@ impl Machine {
         }
     }
 
-    /// Ends the replay: records the start and, with the next calls, judges each task. All processes of an
-    /// earlier run must be gone by now.
+    /// Ends the replay: records the start and, with the next calls, judges each task. All processes
+    /// of an earlier run must be gone by now.
     pub fn recovered(&mut self, now: Now) {
         self.unclean = self.timeline.opened && !self.timeline.clean;
         self.now = now;

@@ -3,8 +3,8 @@
 //!
 //! # Rules of this file
 //!
-//! 1. Every pair of state and trigger has a cell. `Never` is a claim ("this cannot arrive here"), counted
-//!    when it is wrong and otherwise without effect; `Ignore` is legitimate and late.
+//! 1. Every pair of state and trigger has a cell. `Never` is a claim ("this cannot arrive here"),
+//!    counted when it is wrong and otherwise without effect; `Ignore` is legitimate and late.
 //! 2. An action names the states it may lead to; the machine checks that it did.
 //! 3. This file does not know how an action does its work, only where it may lead.
 
@@ -316,12 +316,9 @@ pub const fn cell(state: State, trigger: Trigger) -> Cell {
         (S::Sweeping, T::Heartbeat | T::Durable) => Ignore,
 
         (S::Backoff, T::PhaseOver) => Do(Action::Retry),
-        (S::Backoff, T::CloseOver | T::Cancel) => Do(Action::EndTask),
-        (S::Backoff, T::Interrupt | T::Durable) => Ignore,
-
         (S::Planning, T::Extended) => Do(Action::Extend),
-        (S::Planning, T::CloseOver | T::Cancel) => Do(Action::EndTask),
-        (S::Planning, T::Interrupt | T::Durable) => Ignore,
+        (S::Backoff | S::Planning, T::CloseOver | T::Cancel) => Do(Action::EndTask),
+        (S::Backoff | S::Planning, T::Interrupt | T::Durable) => Ignore,
 
         (S::Closing, T::Durable) => Do(Action::Offer),
         (S::Closing, T::Cancel | T::Interrupt) => Ignore,

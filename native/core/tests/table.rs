@@ -12,8 +12,8 @@ fn actions() -> impl Iterator<Item = (State, Trigger, Action)> {
     })
 }
 
-/// One line per state, one letter per trigger: `.` never, `-` ignored, `x` acted on. A change of the
-/// table shows here as a change of one letter, and nowhere else by accident.
+/// One line per state, one letter per trigger: `.` never, `-` ignored, `x` acted on. A change of
+/// the table shows here as a change of one letter, and nowhere else by accident.
 #[test]
 fn every_cell_is_what_was_decided() {
     let drawn: Vec<String> = State::ALL
@@ -66,8 +66,9 @@ fn every_state_can_be_reached_and_left() {
     }
 }
 
-/// From every state there is a way to the end that needs nothing but time: no answer of the world, of a
-/// controller or of the host can hold a task for ever, except the disk and the broker, which are waited for.
+/// From every state there is a way to the end that needs nothing but time: no answer of the world,
+/// of a controller or of the host can hold a task for ever, except the disk and the broker, which
+/// are waited for.
 #[test]
 fn clocks_alone_end_every_task_that_waits_for_a_process() {
     for state in [State::Running, State::Stopping, State::Killing, State::Sweeping] {

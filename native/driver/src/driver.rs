@@ -229,7 +229,7 @@ fn replay(
             }
             if let Err(cause) = machine.replay(seq, task, kind, payload) {
                 trouble = Some(format!(
-                    "cannot replay record {seq} of the journal: {cause:?} (the agent does not start)"
+                    "cannot replay record {seq}: {cause:?} (the agent does not start)"
                 ));
             } else if let Some(owner) = owner_of(kind, payload) {
                 let accepted = |task: &limpet_core::message::TaskRef| {

@@ -1,9 +1,10 @@
-//! The C ABI: a handle, batches in, batches out, an event descriptor. Each function translates and nothing
-//! else.
+//! The C ABI: a handle, batches in, batches out, an event descriptor. Each function translates and
+//! nothing else.
 //!
-//! Rules: every function returns a [`Status`]; outputs come last and are written only with `Ok`; a batch has
-//! one result per item; the caller owns all memory and the core keeps no pointer after return; integers have
-//! a fixed width; variable data is JSON or bytes in one blob per batch, as (offset, length).
+//! Rules: every function returns a [`Status`]; outputs come last and are written only with `Ok`; a
+//! batch has one result per item; the caller owns all memory and the core keeps no pointer after
+//! return; integers have a fixed width; variable data is JSON or bytes in one blob per batch, as
+//! (offset, length).
 
 use crate::driver::Driver;
 use crate::export;
@@ -21,7 +22,8 @@ use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Version of this ABI: major in the upper half. A host that was built for another major must not go on.
+/// Version of this ABI: major in the upper half. A host that was built for another major must not
+/// go on.
 pub const ABI_VERSION: u32 = 1 << 16;
 
 /// The core, opaque to the host.
@@ -127,13 +129,15 @@ pub struct LimpetEvent {
 
 /// Accept a task: text is the compiled task, `digest` its body's, flag 1 waives the clock.
 pub const LIMPET_SUBMIT: u32 = 1;
-/// End a task: text is `{"id","source","by"}`, flag 1 allows tasks of others, `value` is an expiry in wall ms.
+/// End a task: text is `{"id","source","by"}`, flag 1 allows tasks of others, `value` is an expiry
+/// in wall ms.
 pub const LIMPET_CANCEL: u32 = 2;
 /// Add steps: text is `{"plan","extensions","next"}`; `next` null refuses them.
 pub const LIMPET_EXTEND: u32 = 3;
 /// The result of `target` has reached the broker.
 pub const LIMPET_DELIVERED: u32 = 4;
-/// The host has done what attempt `target` asked: `value` is an exit code, text says what went wrong.
+/// The host has done what attempt `target` asked: `value` is an exit code, text says what went
+/// wrong.
 pub const LIMPET_HOST_DONE: u32 = 5;
 /// Tell the state of every live task, then `LIMPET_LISTED`.
 pub const LIMPET_LIST: u32 = 6;
@@ -177,7 +181,8 @@ export! {
         }
     }
 
-    /// Opens a core without threads, for tests of a host: its clock stands at `at_ns` until it is moved.
+    /// Opens a core without threads, for tests of a host: its clock stands at `at_ns` until it is
+    /// moved.
     fn limpet_open_manual(
         settings: *const u8, length: usize, seed: u64, at_ns: u64, core_out: *mut *mut Core,
     ) {
@@ -218,8 +223,8 @@ export! {
         }
     }
 
-    /// Reads a journal that is not locked: JSON lines of the records behind `after`, as many as fit. The
-    /// directory is a path; nothing is written when there are no more.
+    /// Reads a journal that is not locked: JSON lines of the records behind `after`, as many as
+    /// fit. The directory is a path; nothing is written when there are no more.
     fn limpet_scan(
         directory: *const u8, length: usize, after: u64, text_out: *mut u8, size: usize,
         length_out: *mut usize,
@@ -313,7 +318,8 @@ export! {
         write(count_out, count)
     }
 
-    /// Connects to a broker: a JSON document as in `uplink.rs`. Replaces a connection that there is.
+    /// Connects to a broker: a JSON document as in `uplink.rs`. Replaces a connection that there
+    /// is.
     fn limpet_connect(core: handle, target: *const u8, length: usize, epoch_out: *mut u64) {
         let Some(bytes) = slice(target, length) else { return Status::Null };
         match settings::target(bytes) {

@@ -33,7 +33,8 @@ thread_local! {
     static LAST_ERROR: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps a sentence for `limpet_last_error` of this thread, and returns the status that goes with it.
+/// Keeps a sentence for `limpet_last_error` of this thread, and returns the status that goes with
+/// it.
 pub fn error(status: Status, text: impl Into<String>) -> Status {
     LAST_ERROR.with_borrow_mut(|last| *last = text.into());
     status
@@ -62,16 +63,19 @@ pub fn guarded(poison: Option<&AtomicBool>, body: impl FnOnce() -> Status) -> St
     })
 }
 
-/// Exports functions of the C ABI. The first form takes a handle, refuses null, and poisons it on a panic;
-/// the second has no handle.
+/// Exports functions of the C ABI. The first form takes a handle, refuses null, and poisons it on a
+/// panic; the second has no handle.
 #[macro_export]
 macro_rules! export {
-    ($($(#[$meta:meta])* fn $name:ident($core:ident: handle $(, $argument:ident: $type:ty)* $(,)?) $body:block)*) => {$(
+    ($(
+        $(#[$meta:meta])*
+        fn $name:ident($core:ident: handle $(, $argument:ident: $type:ty)* $(,)?) $body:block
+    )*) => {$(
         $(#[$meta])*
         ///
         /// # Safety
-        /// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-        /// valid for the length that goes with it, and nothing else uses it meanwhile.
+        /// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+        /// or valid for the length that goes with it, and nothing else uses it meanwhile.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($core: *const Core $(, $argument: $type)*) -> Status {
             // SAFETY: the caller's promise above.
@@ -83,8 +87,8 @@ macro_rules! export {
         $(#[$meta])*
         ///
         /// # Safety
-        /// Every pointer is null or valid for the length that goes with it, and nothing else uses it
-        /// meanwhile.
+        /// Every pointer is null or valid for the length that goes with it, and nothing else uses
+        /// it meanwhile.
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $type),*) -> Status {
             $crate::guard::guarded(None, || $body)

@@ -4,7 +4,7 @@
 //!
 //! | What | Where |
 //! | --- | --- |
-//! | from a compiled task to something that may start | [`plan`], [`expand`], [`authorise`], [`prepare`] |
+//! | from a task to something that may start | [`plan`], [`expand`], [`authorise`], [`prepare`] |
 //! | policy | [`table`] |
 //! | processes | [`launch`], [`spawn`], [`containment`], [`output`] |
 //! | the disk | [`store`], [`history`], [`spool`], [`scan`] |

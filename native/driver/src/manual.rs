@@ -1,5 +1,5 @@
-//! The driver without threads, processes or passing time: for tests of a host against the real machine, the
-//! real journal and the real policy, on a clock that the test moves.
+//! The driver without threads, processes or passing time: for tests of a host against the real
+//! machine, the real journal and the real policy, on a clock that the test moves.
 //!
 //! What the spawner would be asked to do comes out as JSON effects; how the world answers goes in.
 
@@ -19,7 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 
-/// Turns after which something is wrong: one turn of the machine asks for a bounded number of others.
+/// Turns after which something is wrong: one turn of the machine asks for a bounded number of
+/// others.
 const TURNS_MAX: usize = 10_000;
 
 /// How the made-up world answers.
@@ -112,7 +113,8 @@ impl Manual {
         Ok(())
     }
 
-    /// What the world was asked to do since the last call, and when the machine wants to be called again.
+    /// What the world was asked to do since the last call, and when the machine wants to be called
+    /// again.
     pub fn take_effects(&mut self) -> String {
         let effects = std::mem::take(&mut self.effects);
         let next = self.parts.timer.next_deadline();

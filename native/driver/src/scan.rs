@@ -1,4 +1,5 @@
-//! The journal as JSON lines for a person: read without a lock, while the agent runs or when it does not.
+//! The journal as JSON lines for a person: read without a lock, while the agent runs or when it
+//! does not.
 
 use crate::store::{self, Recovered};
 use limpet_core::record::Record;

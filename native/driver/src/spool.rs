@@ -1,7 +1,8 @@
-//! The outputs of steps as files, for `limpet logs`: one directory per task, one file per attempt and stream.
+//! The outputs of steps as files, for `limpet logs`: one directory per task, one file per attempt
+//! and stream.
 //!
-//! Bounded in bytes over all tasks; the oldest tasks go first. Nothing waits for these files to be durable, and
-//! nothing depends on them: what cannot be written is left out.
+//! Bounded in bytes over all tasks; the oldest tasks go first. Nothing waits for these files to be
+//! durable, and nothing depends on them: what cannot be written is left out.
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -364,7 +364,8 @@ fn require(condition: bool, cause: &str) -> Result<(), String> {
     if condition { Ok(()) } else { Err(cause.into()) }
 }
 
-/// Name of a task's working directory: the source with `+` for each `.`, so that no two tasks share it.
+/// Name of a task's working directory: the source with `+` for each `.`, so that no two tasks share
+/// it.
 #[must_use]
 pub fn directory_name(source: &str, id: &str) -> String {
     format!("{}.{id}", source.replace('.', "+"))

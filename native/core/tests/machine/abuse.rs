@@ -9,8 +9,8 @@ use limpet_core::message::{
 use limpet_core::table::State;
 use std::collections::BTreeSet;
 
-/// An input that the table says cannot arrive is counted and leaves no trace: no clock, no exit and no
-/// proof that nothing ran comes of it.
+/// An input that the table says cannot arrive is counted and leaves no trace: no clock, no exit and
+/// no proof that nothing ran comes of it.
 #[test]
 fn what_cannot_happen_has_no_effect() {
     let mut s = Script::new();
@@ -99,8 +99,8 @@ fn babble(s: &mut Script, random: &mut Random, names: &[char]) {
     s.machine.handle(s.now, input);
 }
 
-/// Whatever is said in whatever order, the machine neither fails nor exceeds a limit, and once it is
-/// left in peace everything that it holds has a reason to be held.
+/// Whatever is said in whatever order, the machine neither fails nor exceeds a limit, and once it
+/// is left in peace everything that it holds has a reason to be held.
 #[test]
 fn no_order_of_inputs_breaks_it() {
     let limits = Limits { attempts: 3, reap_ms: 900, reports: 1, ..limits() };

@@ -121,8 +121,8 @@ fn an_end_before_the_deadline_is_told_as_it_was() {
     );
 }
 
-/// A restart that is told to stop at once judges all its tasks first: what they write is part of the
-/// stop.
+/// A restart that is told to stop at once judges all its tasks first: what they write is part of
+/// the stop.
 #[test]
 fn a_backlog_is_worked_off_before_the_end() {
     let all = Limits { tasks: 60, steps: 60, ids: 60, ..limits() };

@@ -1,5 +1,5 @@
-//! Oracles. They see what a person outside would see: questions, answers, processes, records, results.
-//! They share no code with the machine.
+//! Oracles. They see what a person outside would see: questions, answers, processes, records,
+//! results. They share no code with the machine.
 
 use crate::plan::Plan;
 use limpet_core::message::{Answer, AttemptRef, Outcome, Signal, StepHeader, Verdict};
@@ -127,7 +127,8 @@ impl Checker {
         let accepted = durable.iter().any(|record| matches!(record, Record::Accepted(_)));
         assert!(accepted, "nothing starts before its acceptance is durable");
         let intent = durable.iter().rev().any(|record| {
-            matches!(record, Record::Started { step: s, attempt, .. } if *s == step && *attempt == number)
+            matches!(record, Record::Started { step: s, attempt: a, .. }
+                if (*s, *a) == (step, number))
         });
         assert!(!header.stop || intent, "a step that must not repeat has a durable intent first");
         let decided = durable.iter().any(|record| matches!(record, Record::Decided { .. }));

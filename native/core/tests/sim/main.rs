@@ -1,6 +1,7 @@
 //! Deterministic simulation: the real machine in a made-up world. One seed decides everything.
 //!
-//! `SEEDS=n` runs more seeds than the default; `SEED=n` replays one, with `TRACE=1` printing its summary.
+//! `SEEDS=n` runs more seeds than the default; `SEED=n` replays one, with `TRACE=1` printing its
+//! summary.
 
 mod check;
 mod plan;

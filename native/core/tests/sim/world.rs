@@ -1,5 +1,5 @@
-//! A world for the machine: a virtual clock, a disk that forgets what was not synced, processes that
-//! behave as planned, a host that answers late. One seed decides everything.
+//! A world for the machine: a virtual clock, a disk that forgets what was not synced, processes
+//! that behave as planned, a host that answers late. One seed decides everything.
 
 use limpet_core::limits::Limits;
 use limpet_core::message::{
@@ -171,7 +171,8 @@ impl World {
         }
     }
 
-    /// Moves to the next thing that happens, or to the machine's deadline. False when there is neither.
+    /// Moves to the next thing that happens, or to the machine's deadline. False when there is
+    /// neither.
     pub fn step(&mut self) -> bool {
         let deadline = self.machine.next_deadline().0;
         let next = self.queue.peek().map(|(core::cmp::Reverse((at, _)), _)| *at);

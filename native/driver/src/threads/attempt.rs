@@ -115,8 +115,8 @@ impl Live {
         self.started_ms = wall_ms;
     }
 
-    /// Signals the leader and its process group, at once and without waiting for anybody. The leader is
-    /// not reaped before its attempt has ended, so neither number can have been reused.
+    /// Signals the leader and its process group, at once and without waiting for anybody. The
+    /// leader is not reaped before its attempt has ended, so neither number can have been reused.
     pub fn signal(&self, signal: Signal) {
         let native = super::spawner::native(signal);
         if let (Some(pidfd), Some(pid)) = (&self.pidfd, self.pid) {
@@ -129,7 +129,8 @@ impl Live {
         }
     }
 
-    /// Reads what one pipe holds, up to a bound. Closes it at its end. Returns completed report lines.
+    /// Reads what one pipe holds, up to a bound. Closes it at its end. Returns completed report
+    /// lines.
     pub fn read(&mut self, pipe: usize, buffer: &mut [u8], now_ms: u64) -> u64 {
         let mut lines = 0;
         let mut left = READ_BYTES;
@@ -162,8 +163,8 @@ impl Live {
         lines
     }
 
-    /// Learns how the leader has ended; false while it runs. It stays a zombie until [`Live::bury`]: its pid
-    /// names the session in which its descendants are looked for.
+    /// Learns how the leader has ended; false while it runs. It stays a zombie until
+    /// [`Live::bury`]: its pid names the session in which its descendants are looked for.
     pub fn notice_exit(&mut self, buffer: &mut [u8], now_ms: u64, wall_ms: u64) -> bool {
         let Some(pid) = self.pid else { return false };
         let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -314,8 +315,8 @@ fn fit(end: &mut Value) -> Vec<u8> {
     end.to_string().into_bytes()
 }
 
-/// User and system time of a dead process and the children it has waited for, in ms; from fields 14 to 17
-/// of `/proc/PID/stat` (proc(5)), which a zombie still has.
+/// User and system time of a dead process and the children it has waited for, in ms; from fields 14
+/// to 17 of `/proc/PID/stat` (proc(5)), which a zombie still has.
 fn cpu_ms(pid: Pid) -> (u64, u64) {
     let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
     let Ok(text) = std::fs::read_to_string(path) else { return (0, 0) };

@@ -1,10 +1,11 @@
-//! A thread's inbox: a bounded queue whose senders never block, with a wake-up for a thread that polls.
+//! A thread's inbox: a bounded queue whose senders never block, with a wake-up for a thread that
+//! polls.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-/// The sending side for a thread that must never wait. What finds the queue full is kept here, in order;
-/// the machine's own bounds limit how much that can be.
+/// The sending side for a thread that must never wait. What finds the queue full is kept here, in
+/// order; the machine's own bounds limit how much that can be.
 #[derive(Debug)]
 pub struct Patient<T> {
     sender: SyncSender<T>,
@@ -25,7 +26,8 @@ impl<T> Patient<T> {
         self.flush();
     }
 
-    /// Sends what was kept, as far as there is room. A receiver that is gone takes nothing any more.
+    /// Sends what was kept, as far as there is room. A receiver that is gone takes nothing any
+    /// more.
     pub fn flush(&mut self) {
         while let Some(message) = self.kept.pop_front() {
             match self.sender.try_send(message) {

@@ -1,7 +1,7 @@
 //! The journal's thread: the only one that touches the disk. It appends, commits, reads back.
 //!
-//! It commits whenever the previous commit has ended and somebody waits: no timer collects records, the
-//! duration of a sync does.
+//! It commits whenever the previous commit has ended and somebody waits: no timer collects records,
+//! the duration of a sync does.
 
 use crate::history;
 use crate::host::{Outbound, Told};
@@ -125,7 +125,8 @@ impl Journal {
         }
     }
 
-    /// For a caller without a thread: does what is asked now, then commits. False when there was nothing.
+    /// For a caller without a thread: does what is asked now, then commits. False when there was
+    /// nothing.
     pub(crate) fn turn(&mut self, orders: &Receiver<Order>) -> bool {
         let mut done = false;
         while let Ok(order) = orders.try_recv() {
@@ -177,7 +178,8 @@ impl Journal {
         }
     }
 
-    /// The disk is lost. Whoever asks for a step to be read must still be answered: the task then ends.
+    /// The disk is lost. Whoever asks for a step to be read must still be answered: the task then
+    /// ends.
     fn fail(&mut self, cause: &StoreError, orders: &Receiver<Order>) {
         self.timer.send(Message::StoreFailed(cause.to_string()));
         while let Ok(order) = orders.recv() {

@@ -1,8 +1,8 @@
 //! The spawner's thread: it creates every process, and removes what attempts leave behind.
 //!
-//! It lives as long as the driver, because the parent-death signal of a child is tied to the thread that
-//! created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline waiting: those
-//! are the timer's, which signals leaders and groups by itself.
+//! It lives as long as the driver, because the parent-death signal of a child is tied to the thread
+//! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
+//! waiting: those are the timer's, which signals leaders and groups by itself.
 
 use crate::containment::{Cell, Containment};
 use crate::launch::Launch;

@@ -1,9 +1,9 @@
-//! The timer's thread: owner of the machine. It waits for the nearest deadline, a message or a descriptor,
-//! tells the machine, and performs what the machine asks for.
+//! The timer's thread: owner of the machine. It waits for the nearest deadline, a message or a
+//! descriptor, tells the machine, and performs what the machine asks for.
 //!
-//! It touches no disk, no network, no name service and no `exec`, and never waits for another thread: its
-//! inbox is emptied without blocking, what it sends is kept when a queue is full, and the host's queue is
-//! only tried. So nothing that is slow moves a deadline.
+//! It touches no disk, no network, no name service and no `exec`, and never waits for another
+//! thread: its inbox is emptied without blocking, what it sends is kept when a queue is full, and
+//! the host's queue is only tried. So nothing that is slow moves a deadline.
 
 use crate::clock::Clock;
 use crate::host::{Outbound, Request, Told};
@@ -168,7 +168,7 @@ pub struct Timer {
     buffer: Box<[u8]>,
     /// The bytes that belong to the submission or extension at hand.
     attached: Vec<u8>,
-    held: Option<Request>,
+    pub(super) held: Option<Request>,
     pub(super) listing: Option<Vec<TaskRef>>,
     /// What could not be put into the host's queue yet; at most one per live attempt.
     pub(super) told: VecDeque<Told>,
@@ -232,36 +232,6 @@ impl Timer {
     /// The earliest instant at which a turn has something to do.
     pub(crate) fn next_deadline(&self) -> Instant {
         self.parts.machine.next_deadline()
-    }
-
-    /// Whether messages wait to be read. Takes the next one to find out.
-    pub(crate) fn has_mail(&mut self) -> bool {
-        match self.parts.messages.try_recv() {
-            Ok(message) => {
-                self.message(message);
-                true
-            }
-            Err(_) => self.held.is_some(),
-        }
-    }
-
-    /// For a world that is made up: a process of this attempt has ended so, having said this.
-    pub(crate) fn pretend_exit(&mut self, attempt: AttemptRef, exit: Exit, said: &[u8]) {
-        let wall_ms = self.parts.clock.wall_ms();
-        if let Some(live) = self.live_of(attempt) {
-            live.pretend_exit(exit, said, wall_ms);
-            let continues = live.continues();
-            self.feed(Input::Exited { attempt, exit, continues });
-        }
-    }
-
-    /// For a made-up world: a process of this attempt runs.
-    pub(crate) fn pretend_start(&mut self, attempt: AttemptRef) {
-        let wall_ms = self.parts.clock.wall_ms();
-        if let Some(live) = self.live_of(attempt) {
-            live.started_ms = wall_ms;
-            self.feed(Input::Spawned(attempt));
-        }
     }
 
     fn wait(&mut self, events: &mut Vec<epoll::Event>) {
@@ -403,7 +373,7 @@ impl Timer {
         self.attached = Vec::new();
     }
 
-    fn live_of(&mut self, attempt: AttemptRef) -> Option<&mut Live> {
+    pub(super) fn live_of(&mut self, attempt: AttemptRef) -> Option<&mut Live> {
         let slot = self.live.get_mut(attempt.slot as usize)?;
         slot.as_mut().filter(|live| live.reference == attempt)
     }

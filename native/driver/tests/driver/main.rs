@@ -76,7 +76,8 @@ fn the_end_of_a_task_ends_its_whole_tree() {
     let mark = rig.path("tree");
     // Double-forked, in a session of its own, deaf to TERM, with the pipes open.
     let script = format!(
-        "trap '' TERM; (setsid sh -c \"trap '' TERM; echo \\$\\$ > {0}; exec sleep 1000\" &) ; sleep 1000",
+        "trap '' TERM; \
+         (setsid sh -c \"trap '' TERM; echo \\$\\$ > {0}; exec sleep 1000\" &) ; sleep 1000",
         mark.display()
     );
     let mut step = step("tree", json!({"argv": ["/bin/sh", "-c", script]}));

@@ -29,10 +29,16 @@ pub struct Rig {
 
 pub fn step(name: &str, input: Value) -> Value {
     json!({
-        "name": name, "tool": "exec", "finally": false, "stop": true, "guarded": false, "keep": false,
-        "clocks": {"schedule_to_start_ms": null, "start_to_close_ms": 30_000, "heartbeat_ms": null, "grace_ms": 1_000},
-        "retry": {"maximum_attempts": 1, "initial_interval_ms": 10, "backoff_coefficient_milli": 2000,
-                  "maximum_interval_ms": 1000, "jitter_milli": 0, "on": "any"},
+        "name": name, "tool": "exec", "finally": false, "stop": true, "guarded": false,
+        "keep": false,
+        "clocks": {
+            "schedule_to_start_ms": null, "start_to_close_ms": 30_000, "heartbeat_ms": null,
+            "grace_ms": 1_000,
+        },
+        "retry": {
+            "maximum_attempts": 1, "initial_interval_ms": 10, "backoff_coefficient_milli": 2000,
+            "maximum_interval_ms": 1000, "jitter_milli": 0, "on": "any",
+        },
         "when": null, "limits": {}, "input": input,
     })
 }
@@ -77,11 +83,16 @@ impl Rig {
                 "device": "bench", "policy_file": "/etc/limpet/policy.toml",
                 "task_root": root.join("tasks"), "loopback": true,
                 "worker": ["/bin/false"], "native": ["/bin/false"],
-                "allow": [{"source": "ops", "tools": ["exec"], "origin": "/etc/limpet/policy.toml:3"}],
+                "allow": [{
+                    "source": "ops", "tools": ["exec"], "origin": "/etc/limpet/policy.toml:3",
+                }],
                 "tools": {"exec": {
-                    "executor": "exec", "params": {}, "environment": {}, "secrets": {}, "user": null,
-                    "ceilings": {"start_to_close_ms": null, "memory_bytes": null, "output_bytes": null},
-                    "on_interruption": "any", "heartbeat": false, "origin": "built in",
+                    "executor": "exec", "params": {}, "environment": {}, "secrets": {},
+                    "user": null, "on_interruption": "any", "heartbeat": false,
+                    "ceilings": {
+                        "start_to_close_ms": null, "memory_bytes": null, "output_bytes": null,
+                    },
+                    "origin": "built in",
                 }},
             },
         });
