@@ -299,6 +299,16 @@ def test_every_default_of_a_built_in_tool_fits_its_own_parameter() -> None:
         fits(param, param["default"])
 
 
+def test_every_parameter_of_a_native_tool_is_read_by_its_program() -> None:
+    sources = Path(__file__).parents[1] / "native" / "driver" / "src" / "tools"
+    tools = builtin_tools([], {"read": None, "write": None, "hash": None})
+    native = {name: tool for name, tool in tools.items() if tool["executor"] == "native"}
+    assert native.keys() == {"http", "fetch", "hash", "read", "write", "inspect"}
+    for name, tool in native.items():
+        source = (sources / f"{tool['program']}.rs").read_text(encoding="utf-8")
+        assert [param for param in tool["params"] if f'"{param}"' not in source] == [], name
+
+
 @pytest.mark.parametrize(
     ("characters", "inside", "outside"),
     [

@@ -1,13 +1,14 @@
-//! Native tools: small programs that limpet brings along, run as child processes like any other tool.
+//! Native tools: small programs that limpet brings along, run as children like any other tool.
 //!
-//! A tool reads one JSON document from standard input, `{"input": {...}, "hosts": [...], "beneath": {...}}`,
-//! does its work, and reports one result on the descriptor that `LIMPET_FD` names. It knows nothing of tasks.
+//! A tool reads one JSON document from standard input,
+//! `{"input": {...}, "hosts": [...], "beneath": {...}}`, does its work, and reports one result on
+//! the descriptor that `LIMPET_FD` names. It knows nothing of tasks.
 //! Exit code 0 is success, 1 a failure that its standard error explains, 2 a wrong call.
 //!
 //! | What | Where |
 //! | --- | --- |
-//! | files | `hash`, `read`, `write` over `beneath` (which file) and `place` (whole or not at all) |
-//! | the network | `http`, `fetch` over `url` (may it be contacted), `wire` (bytes), `exchange` (HTTP) |
+//! | files | `hash`, `read`, `write` over `beneath` (which) and `place` (whole or not at all) |
+//! | the network | `http`, `fetch` over `url` (whom), `wire` (bytes) and `exchange` (HTTP) |
 //! | a download that goes on after a cut | `part` |
 //! | the device | `inspect` |
 //! | what is said, and in which form | `report`, `text`, `digest` |

@@ -33,8 +33,15 @@ fn read_takes_a_file_piece_by_piece() {
     let here = tempdir().unwrap();
     fs::write(here.path().join("f"), "aé\u{1}b\u{ff}z").unwrap();
     fs::write(here.path().join("raw"), [0xff, 0xfe]).unwrap();
-    let call = |offset: u64, most: u64| json!({"input": {"path": "f", "offset": offset, "maximum_bytes": most}});
-    let piece = |data: &str, bytes: u64, offset: u64, end: bool| json!({"data": data, "encoding": "text", "bytes": bytes, "offset": offset, "end": end});
+    let call = |offset: u64, most: u64| {
+        let input = json!({"path": "f", "offset": offset, "maximum_bytes": most});
+        json!({"input": input})
+    };
+    let piece = |data: &str, bytes: u64, offset: u64, end: bool| {
+        let mut piece = json!({"data": data, "bytes": bytes, "offset": offset, "end": end});
+        piece["encoding"] = json!("text");
+        piece
+    };
     assert_eq!(run(here.path(), "read", &call(0, 2)).succeeded(), piece("a", 1, 0, false));
     assert_eq!(run(here.path(), "read", &call(1, 99)).succeeded(), piece("é\u{1}bÿz", 7, 1, true));
     assert_eq!(run(here.path(), "read", &call(99, 99)).succeeded(), piece("", 0, 99, true));

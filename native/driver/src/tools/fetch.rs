@@ -34,8 +34,8 @@ enum Trouble {
     Status(u16),
 }
 
-/// Input `url`, `sha256` (lower case), `to`, `maximum_bytes` (default 256 MiB), `redirects` (0 to 5,
-/// default 0); result `{"path", "bytes", "sha256", "fetched"}`, the last being how many bytes
+/// Input `url`, `sha256` (lower case), `to`, `maximum_bytes` (default 256 MiB), `redirects` (0 to
+/// 5, default 0); result `{"path", "bytes", "sha256", "fetched"}`, the last being how many bytes
 /// crossed the network. A file that is there already is not fetched again, a part that an earlier
 /// attempt left is continued. The directory must be there.
 ///
@@ -58,7 +58,10 @@ pub fn run(call: &Call) -> Result<Value, Failure> {
     let failed = |cause: String| format!("cannot fetch {} to {path}: {cause}", order.url);
     let place = beneath::place(call, "to").map_err(|cause| failed(cause.to_string()))?;
     let mut progress = Progress::open();
-    let done = |bytes: u64, fetched: u64| json!({"path": path, "bytes": bytes, "sha256": order.sha256, "fetched": fetched});
+    let done = |bytes: u64, fetched: u64| {
+        let sha256 = order.sha256;
+        json!({"path": path, "bytes": bytes, "sha256": sha256, "fetched": fetched})
+    };
     match present(&place, |bytes| progress.tell(bytes, None)) {
         Some((sha256, bytes)) if sha256 == order.sha256 => return Ok(done(bytes, 0)),
         _ => {}

@@ -93,6 +93,6 @@ fn body<R: BufRead>(response: &mut Response<R>) -> Result<(Vec<u8>, bool), Strin
             count => filled += count,
         }
     }
-    let whole = response.body(&mut [0])? == 0;
+    let whole = matches!(response.body(&mut [0]), Ok(0));
     Ok((bytes, whole))
 }
