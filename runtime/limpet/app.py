@@ -43,7 +43,8 @@ def run(config_file: str) -> int:
         return error.exit_code
     except Exception as error:
         log.error("agent.failed", detail=f"a bug: {error!r}", exit_code=EXIT_SOFTWARE)
-        raise
+        sys.excepthook(*sys.exc_info())
+        return EXIT_SOFTWARE
     log.info("agent.ended")
     return EXIT_OK
 

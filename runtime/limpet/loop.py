@@ -111,6 +111,7 @@ class Loop:
         self._watched: dict[int, int] = {}
         self._core_fd = core.event_fd()
         self._busy = False
+        self._told_phase = ""
         self._draining = False
         self._farewell_ms: int | None = None
         self._finished = False
@@ -143,6 +144,9 @@ class Loop:
             self._local.serve(ready)
         self._hand_over(now_ms)
         self._health.tick(now_ms)
+        if self._link.phase != self._told_phase:
+            self._told_phase = self._link.phase
+            self._health.status(f"link {self._told_phase}")
         if self._draining:
             self._end_in_order(now_ms)
 
