@@ -107,12 +107,11 @@ impl Live {
     }
 
     /// Takes over a process that runs.
-    pub fn runs(&mut self, running: Running, wall_ms: u64) {
+    pub fn runs(&mut self, running: Running) {
         let [stdout, stderr, report] = running.pipes;
         (self.pid, self.pidfd) = (Some(running.pid), Some(running.pidfd));
         self.pipes = [Some(stdout), Some(stderr), Some(report)];
         self.report = Some(ReportLines::new());
-        self.started_ms = wall_ms;
     }
 
     /// Signals the leader and its process group, at once and without waiting for anybody. The

@@ -409,11 +409,10 @@ impl Timer {
     }
 
     fn spawned(&mut self, attempt: AttemptRef, spawned: Result<Running, SpawnError>) {
-        let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live_of(attempt) else { return };
         match spawned {
             Ok(running) => {
-                live.runs(running, wall_ms);
+                live.runs(running);
                 self.watch(attempt);
                 self.feed(Input::Spawned(attempt));
             }
@@ -527,6 +526,8 @@ impl Timer {
         let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live_of(attempt) else { return };
         (live.step, live.number) = (step, number);
+        // Here the attempt's clock starts: making its process is part of it.
+        live.started_ms = wall_ms;
         match live.work.take() {
             Some(Work::Process(launch)) => {
                 live.log_to(&launch.directory);
@@ -535,7 +536,6 @@ impl Timer {
                 self.parts.spawner.send(spawner::Order::Spawn { attempt, name, launch });
             }
             Some(work @ (Work::Publish { .. } | Work::Reboot)) => {
-                live.started_ms = wall_ms;
                 let text = super::telling::host_work(&work);
                 self.told.push_back(Told::Work { attempt: pack_attempt(attempt), text });
             }
