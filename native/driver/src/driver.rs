@@ -47,6 +47,8 @@ pub struct Opened {
     pub containment: &'static str,
     /// Bytes of the machine's arena.
     pub arena_bytes: usize,
+    /// The newest wall time that was ever vouched for, in ms: no certificate is judged by less.
+    pub known_wall_ms: u64,
 }
 
 /// A running driver.
@@ -179,6 +181,7 @@ impl Unstarted {
             replay(&directory, settings.segment_bytes, &mut machine, &mut owners, &mut opened)?;
         machine.recovered(clock.now());
         opened.tasks = machine.tasks().count();
+        opened.known_wall_ms = machine.known_wall_ms();
         let descriptor = |cause| failed("make a descriptor", &cause);
         let owned = |task: limpet_core::message::TaskRef| {
             let Owner { id, source } = &owners[task.slot as usize];
