@@ -47,6 +47,8 @@ pub struct Opened {
     pub containment: &'static str,
     /// Bytes of the machine's arena.
     pub arena_bytes: usize,
+    /// Its terms: what, how many, bytes of one, why that many.
+    pub arithmetic: Vec<(&'static str, usize, usize, &'static str)>,
     /// The newest wall time that was ever vouched for, in ms: no certificate is judged by less.
     pub known_wall_ms: u64,
 }
@@ -174,7 +176,9 @@ impl Unstarted {
         let limits = settings.limits.limits(settings.segment_bytes);
         let mut machine = Machine::new(limits, seed, clock.now())?;
         let arena_bytes = limits.arena_bytes();
-        let mut opened = Opened { arena_bytes, containment, ..Opened::default() };
+        let terms = limits.arithmetic().into_iter();
+        let arithmetic = terms.map(|t| (t.name, t.count, t.bytes, t.reason)).collect();
+        let mut opened = Opened { arena_bytes, arithmetic, containment, ..Opened::default() };
         let mut owners = vec![Owner::default(); limits.tasks as usize];
         let directory = settings.state_directory.join("journal");
         let store =
