@@ -118,7 +118,7 @@ def test_the_printed_bounds_are_those_of_the_code() -> None:
         "strings, and values": f"{ITEMS_MAX} each",
         "a key in one object": "once",
         "integers": "-2^53 to 2^53",
-        "digits in a row in a number": str(DIGITS_MAX),
+        "digits in a row before a number's point": str(DIGITS_MAX),
     }
 
 

@@ -70,7 +70,10 @@ def _scan(body: bytes) -> int:
         depth += 1 if bracket in b"[{" else -1
         if depth > DEPTH_MAX:
             raise TaskError("too_deep", f"values in the body nest deeper than {DEPTH_MAX}")
-    if b"0" * (DIGITS_MAX + 1) in outside.translate(DIGITS_TO_ZERO):
+    # Digits behind a point cost precision, not range: they are a float's in any case.
+    first, *rest = outside.split(b".")
+    integers = b" ".join([first, *(part.lstrip(b"0123456789") for part in rest)])
+    if b"0" * (DIGITS_MAX + 1) in integers.translate(DIGITS_TO_ZERO):
         raise TaskError("number_range", f"a number has more than {DIGITS_MAX} digits in a row")
     return keys
 

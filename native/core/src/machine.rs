@@ -259,6 +259,12 @@ impl Machine {
         self.live
     }
 
+    /// The newest wall time in ms that a record or a call vouched for; 0 when none did.
+    #[must_use]
+    pub fn known_wall_ms(&self) -> u64 {
+        self.timeline.wall_ms()
+    }
+
     /// Sequence number that the next record will get.
     #[must_use]
     pub fn next_seq(&self) -> u64 {

@@ -47,6 +47,10 @@ pub struct Opened {
     pub containment: &'static str,
     /// Bytes of the machine's arena.
     pub arena_bytes: usize,
+    /// Its terms: what, how many, bytes of one, why that many.
+    pub arithmetic: Vec<(&'static str, usize, usize, &'static str)>,
+    /// The newest wall time that was ever vouched for, in ms: no certificate is judged by less.
+    pub known_wall_ms: u64,
 }
 
 /// A running driver.
@@ -172,13 +176,16 @@ impl Unstarted {
         let limits = settings.limits.limits(settings.segment_bytes);
         let mut machine = Machine::new(limits, seed, clock.now())?;
         let arena_bytes = limits.arena_bytes();
-        let mut opened = Opened { arena_bytes, containment, ..Opened::default() };
+        let terms = limits.arithmetic().into_iter();
+        let arithmetic = terms.map(|t| (t.name, t.count, t.bytes, t.reason)).collect();
+        let mut opened = Opened { arena_bytes, arithmetic, containment, ..Opened::default() };
         let mut owners = vec![Owner::default(); limits.tasks as usize];
         let directory = settings.state_directory.join("journal");
         let store =
             replay(&directory, settings.segment_bytes, &mut machine, &mut owners, &mut opened)?;
         machine.recovered(clock.now());
         opened.tasks = machine.tasks().count();
+        opened.known_wall_ms = machine.known_wall_ms();
         let descriptor = |cause| failed("make a descriptor", &cause);
         let owned = |task: limpet_core::message::TaskRef| {
             let Owner { id, source } = &owners[task.slot as usize];

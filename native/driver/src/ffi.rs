@@ -33,6 +33,7 @@ pub struct Core {
 }
 
 /// A core with threads, or one that its host moves.
+#[expect(clippy::large_enum_variant, reason = "there is one of it, and it is on the heap")]
 enum Running {
     Threads { driver: Driver, uplink: Uplink },
     // A host has one thread; the lock is never contended.
@@ -386,6 +387,7 @@ fn open(bytes: &[u8]) -> Result<Core, String> {
     let wake = driver.host.wake.clone();
     let uplink = Uplink::start(Box::new(move || wake.wake()))
         .map_err(|cause| format!("cannot start the uplink: {cause} (the agent does not start)"))?;
+    uplink.set_clock_floor(driver.opened.known_wall_ms / 1000);
     let running = Running::Threads { driver, uplink };
     Ok(Core { poisoned: AtomicBool::new(false), running })
 }

@@ -44,7 +44,7 @@ def examine(screen: Screen, file: str) -> int:
         kernel(platform.release()),
         clock(os.path.exists(SYNCHRONISED)),
         *_configuration(file),
-        *_core(),
+        *examine_core(),
         native_tools(site.trial("/").native[0]),
     ]
     for each in findings:
@@ -125,7 +125,7 @@ def _configuration(file: str) -> list[Finding]:
     return [*findings, disk(directory, free_bytes, needed_bytes)]
 
 
-def _core() -> list[Finding]:
+def examine_core() -> list[Finding]:
     """Open a core in a directory of its own and ask it what it found."""
     with tempfile.TemporaryDirectory(prefix="limpet-") as directory:
         rules = os.path.join(directory, "policy.toml")
@@ -143,5 +143,13 @@ def _core() -> list[Finding]:
                 opened: dict[str, Any] = core.stats()["opened"]
         except LimpetError as error:
             return [Finding("fail", "core", present.cell(str(error)))]
-    arena = format_size(opened["arena_bytes"])
-    return [Finding("ok", "core", f"arena {arena}"), containment(opened["containment"])]
+    return [*arena(opened["arena_bytes"], opened["arithmetic"]), containment(opened["containment"])]
+
+
+def arena(total_bytes: int, terms: list[list[Any]]) -> list[Finding]:
+    """Show the arithmetic of the machine's memory: its terms, each with its reason, and the sum."""
+    shown = [
+        Finding("ok", f"  {name}", f"{count} x {size} B: {reason}")
+        for name, count, size, reason in terms
+    ]
+    return [Finding("ok", "core", f"arena of {total_bytes} B, touched at start"), *shown]
