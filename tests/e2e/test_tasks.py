@@ -105,7 +105,7 @@ def test_a_cancel_ends_a_tree_that_left_its_session(device: Device, controller: 
     script = "setsid sh -c 'sleep 100471 & exec sleep 100472' & echo up; wait"
     steps = [{"name": "tree", "tool": "shell", "input": {"script": script}}]
     controller.send(task("tree-1", steps, **{"finally": [step("last", "/bin/echo", "bye")]}))
-    until(lambda: len(processes_with("10047")) >= 2, "the tree")
+    until(lambda: len(processes_with("100472")) >= 2 and processes_with("100471"), "the tree")
     controller.send({"limpet": 1, "id": "tree-1"}, "cancel")
     result = controller.wait("result", "tree-1")
     steps_told = {one["name"]: one["outcome"] for one in result["steps"]}
