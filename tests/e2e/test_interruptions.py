@@ -10,7 +10,7 @@ import pytest
 from brokers import Broker
 from fleet import AGENT, Controller, Device, processes_with, step, task, until
 
-# How far from its deadline an attempt may end, and how long Python hangs while it does.
+# How long Python hangs while deadlines pass.
 HANG_S = 10
 # Holds the GIL in a C call once the file `hang` is there.
 HANGING_AGENT = f"""\
