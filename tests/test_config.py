@@ -73,9 +73,9 @@ def test_defaults_follow_from_each_other() -> None:
 
 
 def test_units_are_read_into_milliseconds_and_bytes() -> None:
-    read = parse('[broker]\nkeepalive = "2m"\n[limits]\nsegment = "8MiB"\nlive_bytes = "1MiB"')
+    read = parse('[broker]\nkeepalive = "2m"\n[limits]\nsegment = "8MiB"\nids = 300')
     assert read.broker.keepalive_ms == 120_000
-    assert (read.limits.segment_bytes, read.limits.live_bytes) == (8 << 20, 1 << 20)
+    assert (read.limits.segment_bytes, read.limits.ids) == (8 << 20, 300)
 
 
 def test_a_config_cannot_be_changed() -> None:
@@ -120,7 +120,7 @@ def test_all_mistakes_are_told_at_once_each_on_its_line() -> None:
         ("[limits]\ntasks = true", "limits.tasks: must be a whole number"),
         ("[limits]\ntasks = 50\nsteps = 10", "must be at least limits.tasks"),
         ("[limits]\nids = 16", "limits.ids: must be at least limits.tasks"),
-        ('[limits]\nlive_bytes = "4MiB"', "at most three quarters of limits.segment"),
+        ('[limits]\nsegment = "768KiB"', "96 bytes for each of limits.ids"),
         ("[device\n", "cannot parse"),
     ],
 )

@@ -18,8 +18,7 @@ CONFIG = """\
 name = "kitchen"
 state_directory = "{directory}/state"
 [limits]
-segment = "256KiB"
-live_bytes = "128KiB"
+segment = "1MiB"
 [policy]
 file = "{directory}/policy.toml"
 [socket]

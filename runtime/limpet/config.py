@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 SECOND, MINUTE, HOUR, DAY = 1_000, 60_000, 3_600_000, 86_400_000
 KIB, MIB = 1 << 10, 1 << 20
+# What the journal keeps for a remembered id, and for the longest task.
+ID_BYTES = 96
+TASK_BYTES = 128 * KIB
 
 
 class Device(NamedTuple):
@@ -83,7 +86,6 @@ class Limits(NamedTuple):
     attempts: int
     ids: int
     segment_bytes: int
-    live_bytes: int
 
 
 class PolicyFiles(NamedTuple):
@@ -171,7 +173,6 @@ LIMITS = {
     "attempts": Field(8, whole(1, 64)),
     "ids": Field(4096, whole(16, 65536)),
     "segment": Field("4MiB", size(256 * KIB, 256 * MIB), "_bytes"),
-    "live_bytes": Field("2MiB", size(128 * KIB, 192 * MIB)),
 }
 POLICY = {
     "file": Field("/etc/limpet/policy.toml", path),
@@ -282,11 +283,11 @@ def _cross_check(source: toml.Source, values: dict[tuple[str, ...], dict[str, An
             ("broker", "tls", name),
             "has no effect while broker.tls.enabled is false",
         )
-    # A compaction copies everything live into one segment and must leave room to go on.
+    # A compaction copies everything live into half a segment and must leave room to go on.
     refuse_if(
-        limits["live_bytes"] * 4 > limits["segment_bytes"] * 3,
-        ("limits", "live_bytes"),
-        "must be at most three quarters of limits.segment",
+        limits["segment_bytes"] // 2 < limits["ids"] * ID_BYTES + TASK_BYTES,
+        ("limits", "segment"),
+        "must hold, in its half, 96 bytes for each of limits.ids and 128KiB for a task",
     )
     refuse_if(
         limits["steps"] < limits["tasks"],

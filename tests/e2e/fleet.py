@@ -40,7 +40,6 @@ keepalive = "5s"
 {more}
 [limits]
 segment = "1MiB"
-live_bytes = "512KiB"
 tasks = 32
 steps = 128
 ids = 128
