@@ -8,13 +8,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Version of this ABI: major in the upper half. A host that was built for another major must not go on.
+// Version of this ABI: major in the upper half. A host that was built for another major must not
+// go on.
 #define LIMPET_ABI_VERSION (1 << 16)
 
 // Accept a task: text is the compiled task, `digest` its body's, flag 1 waives the clock.
 #define LIMPET_SUBMIT 1
 
-// End a task: text is `{"id","source","by"}`, flag 1 allows tasks of others, `value` is an expiry in wall ms.
+// End a task: text is `{"id","source","by"}`, flag 1 allows tasks of others, `value` is an expiry
+// in wall ms.
 #define LIMPET_CANCEL 2
 
 // Add steps: text is `{"plan","extensions","next"}`; `next` null refuses them.
@@ -23,7 +25,8 @@
 // The result of `target` has reached the broker.
 #define LIMPET_DELIVERED 4
 
-// The host has done what attempt `target` asked: `value` is an exit code, text says what went wrong.
+// The host has done what attempt `target` asked: `value` is an exit code, text says what went
+// wrong.
 #define LIMPET_HOST_DONE 5
 
 // Tell the state of every live task, then `LIMPET_LISTED`.
@@ -132,22 +135,23 @@ typedef struct LimpetEvent {
 // The version that this library was built with.
 //
 // # Safety
-// Every pointer is null or valid for the length that goes with it, and nothing else uses it
-// meanwhile.
+// Every pointer is null or valid for the length that goes with it, and nothing else uses
+// it meanwhile.
 LimpetStatus limpet_abi_version(uint32_t *version_out);
 
 // Opens the core with a JSON document of settings; see `settings.rs`.
 //
 // # Safety
-// Every pointer is null or valid for the length that goes with it, and nothing else uses it
-// meanwhile.
+// Every pointer is null or valid for the length that goes with it, and nothing else uses
+// it meanwhile.
 LimpetStatus limpet_open(const uint8_t *settings, size_t length, struct LimpetCore **core_out);
 
-// Opens a core without threads, for tests of a host: its clock stands at `at_ns` until it is moved.
+// Opens a core without threads, for tests of a host: its clock stands at `at_ns` until it is
+// moved.
 //
 // # Safety
-// Every pointer is null or valid for the length that goes with it, and nothing else uses it
-// meanwhile.
+// Every pointer is null or valid for the length that goes with it, and nothing else uses
+// it meanwhile.
 LimpetStatus limpet_open_manual(const uint8_t *settings,
                                 size_t length,
                                 uint64_t seed,
@@ -157,27 +161,27 @@ LimpetStatus limpet_open_manual(const uint8_t *settings,
 // Closes the core: what runs is killed, what is written is committed. Null is fine.
 //
 // # Safety
-// Every pointer is null or valid for the length that goes with it, and nothing else uses it
-// meanwhile.
+// Every pointer is null or valid for the length that goes with it, and nothing else uses
+// it meanwhile.
 LimpetStatus limpet_close(struct LimpetCore *core);
 
 // Checks a message's frame: where its body begins, and the body's SHA-256.
 //
 // # Safety
-// Every pointer is null or valid for the length that goes with it, and nothing else uses it
-// meanwhile.
+// Every pointer is null or valid for the length that goes with it, and nothing else uses
+// it meanwhile.
 LimpetStatus limpet_frame(const uint8_t *bytes,
                           size_t length,
                           size_t body_max,
                           uint32_t *offset_out,
                           uint8_t *digest_out);
 
-// Reads a journal that is not locked: JSON lines of the records behind `after`, as many as fit. The
-// directory is a path; nothing is written when there are no more.
+// Reads a journal that is not locked: JSON lines of the records behind `after`, as many as
+// fit. The directory is a path; nothing is written when there are no more.
 //
 // # Safety
-// Every pointer is null or valid for the length that goes with it, and nothing else uses it
-// meanwhile.
+// Every pointer is null or valid for the length that goes with it, and nothing else uses
+// it meanwhile.
 LimpetStatus limpet_scan(const uint8_t *directory,
                          size_t length,
                          uint64_t after,
@@ -188,22 +192,22 @@ LimpetStatus limpet_scan(const uint8_t *directory,
 // The last error of this thread, cut to the buffer.
 //
 // # Safety
-// Every pointer is null or valid for the length that goes with it, and nothing else uses it
-// meanwhile.
+// Every pointer is null or valid for the length that goes with it, and nothing else uses
+// it meanwhile.
 LimpetStatus limpet_last_error(uint8_t *text_out, size_t size, size_t *length_out);
 
 // The descriptor that polls readable while there is something to poll. It stays the core's.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_event_fd(const struct LimpetCore *core, int32_t *fd_out);
 
 // Hands in a batch; writes one status per item, each a number of `Status`.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_submit(const struct LimpetCore *core,
                            const struct LimpetItem *items,
                            uint32_t count,
@@ -214,8 +218,8 @@ LimpetStatus limpet_submit(const struct LimpetCore *core,
 // Takes up to `events_max` events, whose texts fit `blob_size` bytes together.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_poll(const struct LimpetCore *core,
                          struct LimpetEvent *events_out,
                          uint32_t events_max,
@@ -223,11 +227,12 @@ LimpetStatus limpet_poll(const struct LimpetCore *core,
                          size_t blob_size,
                          uint32_t *count_out);
 
-// Connects to a broker: a JSON document as in `uplink.rs`. Replaces a connection that there is.
+// Connects to a broker: a JSON document as in `uplink.rs`. Replaces a connection that there
+// is.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_connect(const struct LimpetCore *core,
                             const uint8_t *target,
                             size_t length,
@@ -236,29 +241,29 @@ LimpetStatus limpet_connect(const struct LimpetCore *core,
 // Ends a connection.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_disconnect(const struct LimpetCore *core, uint64_t epoch);
 
 // Moves the clock of a core by hand to an instant, through every deadline on the way.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_advance(const struct LimpetCore *core, uint64_t to_ns);
 
 // Tells a core by hand how the world answers: JSON, see `manual.rs`.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_inject(const struct LimpetCore *core, const uint8_t *answer, size_t length);
 
 // What a core by hand has asked of the world since the last call, as JSON.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_effects(const struct LimpetCore *core,
                             uint8_t *text_out,
                             size_t size,
@@ -267,8 +272,8 @@ LimpetStatus limpet_effects(const struct LimpetCore *core,
 // Counters and what opening found, as JSON.
 //
 // # Safety
-// The handle is null or came from `limpet_open` and was not closed; every pointer is null or
-// valid for the length that goes with it, and nothing else uses it meanwhile.
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
 LimpetStatus limpet_stats(const struct LimpetCore *core,
                           uint8_t *text_out,
                           size_t size,

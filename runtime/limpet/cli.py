@@ -1,7 +1,8 @@
 """The first word of the command line: the agent, or one of the commands for people.
 
-The agent must stay small, so `run` is read by hand and nothing else is imported for it. Knows no
-command but `run`; all others stand in `controller/arguments.py`.
+The agent must stay small, so `run` is read by hand and nothing else is imported for it; `worker` is
+what the core starts for a tool that is written in Python. All other commands stand in
+`controller/arguments.py`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["run"]:
         return _run(words[1:])
+    if words[:1] == ["worker"] and len(words) == 2:
+        return _work(words[1])
     from limpet.controller.arguments import run_command
 
     return run_command(words)
@@ -64,3 +67,12 @@ def _run(words: list[str]) -> int:
     from limpet.app import run
 
     return run(file)
+
+
+def _work(file: str) -> int:
+    """Run the Python tool in `file` as a program of its own; its parameters are on stdin."""
+    import runpy
+
+    sys.argv = [file]
+    runpy.run_path(file, run_name="__main__")
+    return EXIT_OK
