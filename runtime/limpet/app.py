@@ -81,7 +81,8 @@ def _serve(settings: Config, rules: Policy, log: Log) -> None:
     signals = Signals()
     with Core(_core_settings(settings, rules)) as core:
         opened = core.stats()["opened"]
-        log.info("core.open", version=__version__, **opened)
+        told = {name: value for name, value in opened.items() if name != "arithmetic"}
+        log.info("core.open", version=__version__, **told)
         device = settings.device
         identity = Identity(device.prefix, device.name, _facts(settings, opened["containment"]))
         agent = Agent(identity, rules, frame, lambda: os.urandom(8).hex(), log)
