@@ -39,7 +39,7 @@ def test_a_killed_agent_goes_on_where_it_was(
 ) -> None:
     """A `rerun` step runs again with its context, and nothing of the first run is left alive."""
     controller.wait_online()
-    wait = f"echo run >> {tmp_path}/runs; [ -e {tmp_path}/go ] || exec setsid sleep 100481"
+    wait = f"echo run >> {tmp_path}/runs; [ -e {tmp_path}/go ] || setsid sleep 100481"
     steps = [
         step("first", "/bin/echo", "kept"),
         shell("long", wait, on_interruption="rerun"),
