@@ -171,8 +171,8 @@ LIMITS = {
     "tasks": Field(256, whole(1, 1024)),
     "steps": Field(1024, whole(1, 4096)),
     "attempts": Field(8, whole(1, 64)),
-    "ids": Field(4096, whole(16, 65536)),
-    "segment": Field("4MiB", size(256 * KIB, 256 * MIB), "_bytes"),
+    "ids": Field(4096, whole(16, 4096)),
+    "segment": Field("4MiB", size(256 * KIB, 64 * MIB), "_bytes"),
 }
 POLICY = {
     "file": Field("/etc/limpet/policy.toml", path),
