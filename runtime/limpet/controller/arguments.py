@@ -33,7 +33,7 @@ EXIT_INTERRUPTED = 130
 OVERVIEW = """\
 an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, surviving power cuts
 
-on the device     run, status, logs, doctor, init, config check, policy show, journal show
+on the device     run, status, explain, logs, doctor, init, config check, policy show, journal show
 on this machine   try, task check, demo
 for the fleet     submit, retry, cancel, watch, devices
 
@@ -205,6 +205,10 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     show = _add(inner, "show", _policy_show, "show who may run what, and which line says so")
     doctor = _add(commands, "doctor", _doctor, "say what this machine lends, and what to do")
     status = _add(commands, "status", _status, "ask the agent of this machine how it is")
+    explain = _add(
+        commands, "explain", _explain, "tell what happened to a task, and why", "limpet explain app"
+    )
+    explain.add_argument("task", metavar="TASK", help="its id, or SOURCE/ID")
     logs = _add(
         commands,
         "logs",
@@ -216,7 +220,7 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     logs.add_argument("task", metavar="TASK", help="its id, or SOURCE/ID")
     logs.add_argument("step", nargs="?", metavar="STEP")
     logs.add_argument("--stream", choices=("stdout", "stderr"), help="only this one")
-    for parser in (show, doctor, status, logs):
+    for parser in (show, doctor, status, explain, logs):
         parser.add_argument("--config", default=CONFIG_FILE, metavar="FILE")
     _add(commands, "version", _version, "print the version")
 
@@ -325,6 +329,12 @@ def _doctor(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import doctor
 
     return doctor.examine(screen, parsed.config)
+
+
+def _explain(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import explain
+
+    return explain.show(screen, parsed.config, parsed.task)
 
 
 def _logs(screen: Screen, parsed: argparse.Namespace) -> int:
