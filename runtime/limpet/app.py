@@ -134,6 +134,7 @@ def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
     limits = settings.limits
     return {
         "state_directory": directory,
+        "boot_id_file": settings.device.boot_id_file,
         "clock": "synchronised",
         "limits": {
             "tasks": limits.tasks,

@@ -43,6 +43,7 @@ class Device(NamedTuple):
     prefix: str
     state_directory: str
     reboot: tuple[str, ...]
+    boot_id_file: str
 
 
 class Tls(NamedTuple):
@@ -142,6 +143,7 @@ DEVICE = {
     "prefix": Field("limpet", _prefix),
     "state_directory": Field("/var/lib/limpet", path),
     "reboot": Field(["/sbin/reboot"], argv),
+    "boot_id_file": Field("/proc/sys/kernel/random/boot_id", path),
 }
 BROKER = {
     "host": Field("localhost", text),

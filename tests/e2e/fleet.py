@@ -31,6 +31,7 @@ CONFIG = """\
 name = "kitchen"
 state_directory = "{directory}/state"
 reboot = ["/bin/false"]
+boot_id_file = "{directory}/boot_id"
 
 [broker]
 host = "127.0.0.1"
@@ -62,7 +63,7 @@ path = "{directory}/limpet.sock"
 POLICY = """\
 [[allow]]
 source = "ops"
-tools = ["exec", "shell", "sleep", "publish"]
+tools = ["exec", "shell", "sleep", "publish", "reboot"]
 
 [clock]
 untrusted = "accept"
@@ -109,6 +110,7 @@ class Device:
         self.log_file = directory / "agent.log"
         (directory / "tools.d").mkdir()
         (directory / "policy.toml").write_text(POLICY)
+        self.boot("first")
         config = CONFIG.format(directory=directory, port=broker.port, protocol=protocol, more=more)
         (directory / "limpet.toml").write_text(config)
 
@@ -122,6 +124,10 @@ class Device:
                 stdout=log,
                 stderr=log,
             )
+
+    def boot(self, boot_id: str) -> None:
+        """Let the agent believe, when it starts, that the device is in this boot."""
+        (self.directory / "boot_id").write_text(boot_id)
 
     def send_signal(self, number: signal.Signals) -> None:
         assert self.process is not None
