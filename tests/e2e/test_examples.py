@@ -1,4 +1,4 @@
-"""Jobs that users bring first, each over a real broker."""
+"""The three jobs that users bring first, each over a real broker."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from brokers import Broker
 from fleet import Controller, Device, step, task, until
 
 ONE_LANE = pytest.mark.parametrize("broker", [("mosquitto", "5")], indirect=True, ids=["5"])
+
+SENSOR = """\
+name = "sensor"
+argv = ["{program}", {{ param = "kind" }}]
+on_interruption = "any"
+
+[params.kind]
+type = "choice"
+choices = ["temperature"]
+required = true
+
+[ceilings]
+start_to_close = "10s"
+"""
 
 
 def steps_of(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -62,6 +77,50 @@ def test_install_reboot_verify_rollback(
     assert steps["boot"]["outcome"] == "succeeded"
     assert steps["rollback"]["outcome"] == ("skipped" if healthy else "succeeded")
     assert steps["log"]["stdout"]["head"] == version
+
+
+@ONE_LANE
+@pytest.mark.parametrize(("value", "alerts"), [(81, 1), (20, 0)])
+def test_read_a_sensor_and_publish_an_alert(
+    broker: Broker, controller: Controller, tmp_path: Path, value: int, alerts: int
+) -> None:
+    """The user's own script reports what it read; an alert goes out only when it is too high."""
+    level = "high" if value > 60 else "normal"
+    reported = json.dumps({"result": {"value": value, "level": level}})
+    program = tmp_path / "read-sensor"
+    program.write_text(f"#!/bin/sh\necho '{reported}' >&3\n")
+    program.chmod(0o755)
+    device = Device(tmp_path, broker, broker.protocol)
+    (tmp_path / "tools.d" / "sensor.toml").write_text(SENSOR.format(program=program))
+    with (tmp_path / "policy.toml").open("a") as policy:
+        policy.write('[[allow]]\nsource = "ops"\ntools = ["sensor"]\n')
+    device.start()
+    try:
+        controller.wait_online()
+        alert = {"value": "${steps.read.result.value}", "device": "${device.name}"}
+        steps = [
+            {
+                "name": "read",
+                "tool": "sensor",
+                "start_to_close": "5s",
+                "input": {"kind": "temperature"},
+            },
+            {
+                "name": "alert",
+                "tool": "publish",
+                "input": {"topic": "alerts/temperature", "payload": alert},
+                "when": {"step": "read", "result.level": "high", "is": True},
+            },
+        ]
+        controller.send(task("sensor", steps))
+        result = controller.wait("result", "sensor")
+        assert result["outcome"] == "succeeded", result
+        assert steps_of(result)["alert"]["outcome"] == ("succeeded" if alerts else "skipped")
+        expected = [{"value": value, "device": "kitchen"}] * alerts
+        assert controller.all("publish") == expected
+    finally:
+        device.stop()
+        print(device.log())
 
 
 def planner(wanted: list[dict[str, Any]]) -> dict[str, Any]:
