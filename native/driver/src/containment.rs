@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{
-    Pid, RawPid, Signal, WaitId, WaitIdOptions, child_subreaper, getpid, getsid,
-    set_child_subreaper, waitid,
+    Pid, RawPid, Signal, WaitId, WaitIdOptions, child_subreaper, getpid, set_child_subreaper,
+    waitid,
 };
 
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
@@ -264,7 +264,10 @@ impl Containment {
         let leader = target.leader?.pid;
         child_subreaper().ok()??;
         let alone = self.leaders.if_all_known()?.iter().all(|&other| other == leader);
-        let (parent, session) = (getpid().as_raw_pid(), getsid(None).ok()?.as_raw_pid());
+        // From /proc, not getsid(2): where our session began outside our pid namespace (`docker
+        // exec`), its number here is 0, which rustix takes for impossible.
+        let own = census::read(getpid().as_raw_pid())?;
+        let (parent, session) = (own.identity.pid, own.session);
         alone.then_some(Adopting { parent, leader, session })
     }
 

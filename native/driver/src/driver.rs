@@ -15,7 +15,9 @@ use limpet_core::Machine;
 use limpet_core::machine::Stats;
 use limpet_core::record::Record;
 use rustix::rand::{GetRandomFlags, getrandom};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::process::exit;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::{Builder, JoinHandle};
@@ -25,6 +27,8 @@ use std::time::Duration;
 const STACK_BYTES: usize = 512 * 1024;
 /// Messages on their way to the journal or the spawner before the timer keeps them itself.
 const RING_MAX: usize = 256;
+/// Exit code of an agent that met its own mistake: `EX_SOFTWARE` of sysexits(3), as in Python.
+const EXIT_PANICKED: i32 = 70;
 
 /// What opening found, for whoever wants to know.
 #[derive(Debug, Clone, Default, serde::Serialize)]
@@ -129,12 +133,6 @@ impl Driver {
     #[must_use]
     pub fn stats(&self) -> Stats {
         *self.stats.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// Whether a thread has ended although nobody asked it to: it panicked.
-    #[must_use]
-    pub fn broken(&self) -> bool {
-        self.threads.iter().any(JoinHandle::is_finished)
     }
 }
 
@@ -304,14 +302,48 @@ fn random() -> u64 {
     }
 }
 
+/// Starts a thread without which no promise holds: if it panics, the agent ends at once, even while
+/// Python hangs, and its supervisor starts it anew from the journal.
 fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, String> {
+    let fatal = move || {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            exit(EXIT_PANICKED);
+        }
+    };
     Builder::new()
         .name(name.to_owned())
         .stack_size(STACK_BYTES)
-        .spawn(run)
+        .spawn(fatal)
         .map_err(|cause| failed("start a thread", &cause))
 }
 
 fn failed(what: &str, cause: &dyn std::fmt::Display) -> String {
     format!("cannot {what}: {cause} (the agent does not start)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EXIT_PANICKED, thread};
+    use std::process::Command;
+
+    /// The program of the test below, in a process that it may end.
+    #[test]
+    fn panics_when_asked() {
+        if std::env::var_os("LIMPET_TEST_PANIC").is_some() {
+            let panics = thread("limpet-test", || panic!("for the test")).expect("a thread");
+            let _ = panics.join();
+            unreachable!("the process has ended");
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_agent() {
+        let own = std::env::current_exe().expect("this program");
+        let ended = Command::new(own)
+            .args(["driver::tests::panics_when_asked", "--exact"])
+            .env("LIMPET_TEST_PANIC", "1")
+            .output()
+            .expect("this program again");
+        assert_eq!(ended.status.code(), Some(EXIT_PANICKED));
+    }
 }

@@ -73,13 +73,6 @@ impl Core {
             }
         }
     }
-
-    /// A thread that ended by itself has panicked: nothing more can be promised.
-    fn check_threads(&self) {
-        if let Running::Threads { driver, .. } = &self.running {
-            assert!(!driver.broken(), "a thread of the driver has ended");
-        }
-    }
 }
 
 fn by_hand(manual: &Mutex<Manual>) -> MutexGuard<'_, Manual> {
@@ -264,7 +257,6 @@ export! {
         if results_out.is_null() && count > 0 {
             return Status::Null;
         }
-        core.check_threads();
         for (place, item) in items.iter().enumerate() {
             let status = submit(core, item, blob);
             // SAFETY: the caller gives room for `count` results.
@@ -315,7 +307,6 @@ export! {
         if let (Running::Threads { driver, .. }, true) = (&core.running, count > 0) {
             driver.polled();
         }
-        core.check_threads();
         write(count_out, count)
     }
 

@@ -167,6 +167,17 @@ fn the_hidden_are_adopted_and_found() {
     play(&[], "subreaper");
 }
 
+/// `docker exec` and a container's first process: our session began outside our pid namespace and
+/// has no number inside it.
+#[test]
+fn a_session_from_outside_the_namespace_is_no_obstacle() {
+    if is_root() {
+        let inside = ["/usr/bin/unshare", "--pid", "--fork", "--mount-proc"];
+        play(&inside, "subreaper");
+        play(&inside, "strays");
+    }
+}
+
 /// The exit status of a leader is not lost to an agent that was started with SIGCHLD ignored.
 #[test]
 fn an_inherited_ignore_is_undone() {
