@@ -57,10 +57,17 @@ def settings(directory: Path, table: dict[str, Any]) -> dict[str, Any]:
 class ManualCore(Core):
     """A core without threads and processes."""
 
-    __slots__ = ()
+    __slots__ = ("_opened_ns", "_seed")
+
+    def __init__(self, settings: dict[str, Any], at_ns: int = BOOT_NS, seed: int = 7) -> None:
+        """Open at the instant `at_ns` after the boot, with another `seed` at each opening."""
+        self._opened_ns, self._seed = at_ns, seed
+        super().__init__(settings)
 
     def _open(self, settings: Any, length: int, handle_out: Any) -> int:
-        return int(lib.limpet_open_manual(settings, length, 7, BOOT_NS, handle_out))
+        return int(
+            lib.limpet_open_manual(settings, length, self._seed, self._opened_ns, handle_out)
+        )
 
     def advance(self, to_ns: int) -> None:
         """Move the clock to `to_ns` after the boot; an earlier instant only lets things settle."""
@@ -73,11 +80,15 @@ class ManualCore(Core):
 
     def effects(self) -> list[dict[str, Any]]:
         """Return what the world was asked to do since the last call."""
+        effects: list[dict[str, Any]] = self.told()["effects"]
+        return effects
+
+    def told(self) -> dict[str, Any]:
+        """Return that with `next_deadline`, in ns after the boot, or None for never."""
         text_out, length_out = ffi.new("uint8_t[]", 1 << 16), ffi.new("size_t *")
         assert lib.limpet_effects(self._handle, text_out, 1 << 16, length_out) == OK
         told: dict[str, Any] = orjson.loads(bytes(ffi.buffer(text_out, length_out[0])))
-        effects: list[dict[str, Any]] = told["effects"]
-        return effects
+        return told
 
 
 def finish_attempts(core: ManualCore, code: int = 0) -> list[list[str]]:

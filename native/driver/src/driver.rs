@@ -162,7 +162,8 @@ pub(crate) struct Unstarted {
 type Orders = (Receiver<journal::Order>, Receiver<spawner::Order>, Unstarted);
 
 impl Unstarted {
-    /// Reads the journal into a machine and puts the parts together.
+    /// Reads the journal into a machine and puts the parts together. `seed` is of this opening
+    /// alone: it draws jitter, and marks the segments that are written from now on.
     pub fn assemble(
         settings: &Settings,
         clock: Clock,
@@ -179,8 +180,8 @@ impl Unstarted {
         let mut opened = Opened { arena_bytes, arithmetic, containment, ..Opened::default() };
         let mut owners = vec![Owner::default(); limits.tasks as usize];
         let directory = settings.state_directory.join("journal");
-        let store =
-            replay(&directory, settings.segment_bytes, &mut machine, &mut owners, &mut opened)?;
+        let options = Options { segment_bytes: settings.segment_bytes, instance: seed };
+        let store = replay(&directory, &options, &mut machine, &mut owners, &mut opened)?;
         machine.recovered(clock.now());
         opened.tasks = machine.tasks().count();
         opened.known_wall_ms = machine.known_wall_ms();
@@ -220,12 +221,11 @@ impl Unstarted {
 
 fn replay(
     directory: &Path,
-    segment_bytes: u64,
+    options: &Options,
     machine: &mut Machine,
     owners: &mut [Owner],
     opened: &mut Opened,
 ) -> Result<Store, String> {
-    let options = Options { segment_bytes, instance: random() };
     let mut trouble = None;
     let mut visit = |recovered: Recovered<'_>| match recovered {
         Recovered::Record { task, seq, kind, payload } => {
@@ -251,7 +251,7 @@ fn replay(
         }
     };
     let (mut store, report) =
-        Store::open(directory, &options, &mut visit).map_err(|cause| cause.to_string())?;
+        Store::open(directory, options, &mut visit).map_err(|cause| cause.to_string())?;
     for (task, keep_from) in machine.take_released() {
         store.release(task, keep_from);
     }
