@@ -29,7 +29,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim build lock header clean prerequisites
+.PHONY: help demo test check sim chaos build lock header clean prerequisites
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,8 +54,12 @@ check: $(INSTALLED) ## Check formats, lints and types
 	cargo fmt --manifest-path native/Cargo.toml --all --check
 	cargo clippy $(CARGO_WORKSPACE) --workspace --all-targets -- -D warnings
 
-sim: | prerequisites ## Simulate the machine; SEEDS=N says how many histories
+sim: $(BUILT) ## Simulate: SEEDS=N histories of the machine, a twentieth of it of the whole agent
 	cargo test $(CARGO_WORKSPACE) -p limpet-core --release --test sim -- --nocapture
+	SEEDS=$$(( ($${SEEDS:-600} + 19) / 20 )) $(BIN)/pytest -q -s tests/sim
+
+chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, TASKS=N
+	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/chaos.py
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 

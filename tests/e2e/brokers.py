@@ -80,6 +80,10 @@ class Broker:
             self._process.wait()
             self._process = None
 
+    def forget(self) -> None:
+        """Lose what a persistent broker wrote down; only while it is stopped."""
+        (self._directory / "mosquitto.db").unlink(missing_ok=True)
+
     def _log_file(self) -> Path:
         return self._directory / f"{self.kind}.log"
 

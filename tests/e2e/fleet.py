@@ -17,6 +17,9 @@ from brokers import Broker
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from proxy import Proxy
 
 from limpet.codec import frame
 
@@ -104,7 +107,9 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 class Device:
     """One agent with its directories; killed and started as a test likes."""
 
-    def __init__(self, directory: Path, broker: Broker, protocol: str, more: str = "") -> None:
+    def __init__(
+        self, directory: Path, broker: Broker | Proxy, protocol: str, more: str = ""
+    ) -> None:
         self.directory = directory
         self.process: subprocess.Popen[bytes] | None = None
         self.log_file = directory / "agent.log"
@@ -149,9 +154,12 @@ class Device:
 
 
 class Controller:
-    """Sends tasks and keeps every message in the order of arrival, checked by its schema."""
+    """Sends tasks and keeps every message in the order of arrival, checked by its schema.
 
-    def __init__(self, broker: Broker, name: str = SOURCE) -> None:
+    With `keeps_session` the broker (of MQTT 5) keeps for it what comes while it is away.
+    """
+
+    def __init__(self, broker: Broker, name: str = SOURCE, keeps_session: bool = False) -> None:
         self.name = name
         self.heard: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[str] = []
@@ -166,7 +174,12 @@ class Controller:
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._client.reconnect_delay_set(1, 1)
-        self._client.connect("127.0.0.1", broker.port)
+        properties = None
+        if keeps_session:
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            properties.SessionExpiryInterval = 3600
+        first = not keeps_session if five else paho.MQTT_CLEAN_START_FIRST_ONLY
+        self._client.connect("127.0.0.1", broker.port, clean_start=first, properties=properties)
         self._client.loop_start()
         until(lambda: self.ready, "the controller's connection")
 
