@@ -14,6 +14,7 @@ from paho.mqtt import client as paho
 from limpet import config
 from limpet.backoff import Backoff
 from limpet.link import (
+    OVERSIZED_MAX,
     READY,
     WAITING,
     Acknowledged,
@@ -264,6 +265,30 @@ def test_nothing_of_an_old_connection_is_sent_again_by_paho(bench: Bench) -> Non
     bench.stage("down", code="closed_by_broker")
     bench.ready()
     assert b"first" not in bench.said()
+
+
+def test_a_session_that_holds_an_oversized_packet_is_given_up(bench: Bench) -> None:
+    """MQTT 3.1.1 has no maximum that a broker respects: it would deliver the same packet forever,
+    and nothing that waits behind it."""
+    for _ in range(OVERSIZED_MAX):
+        said = bench.connect()
+        assert said[9] & 0x02 == 0
+        bench.say(bench.connack())
+        bench.stage("down", code="packet_too_large")
+    said = bench.connect()
+    assert said[9] & 0x02, "a session begun anew"
+    bench.notes.clear()
+    bench.say(bench.connack())
+    if not bench.five:
+        assert bench.lost().code == "session_dropped"
+        said = bench.connect()
+        assert said[9] & 0x02 == 0, "and this one is kept"
+        bench.say(bench.connack())
+    bench.said()
+    bench.say(bench.suback(1, 1))
+    assert isinstance(bench.notes[-1], Ready)
+    bench.stage("down", code="closed_by_broker")
+    assert bench.connect()[9] & 0x02 == 0
 
 
 def test_a_refusal_that_came_before_the_end_is_what_is_told(bench: Bench) -> None:

@@ -35,6 +35,9 @@ PACKETS_MAX = 32
 # Tasks that the broker may send before we acknowledge one (MQTT 5; brokers have their own limit).
 RECEIVE_MAXIMUM = 16
 PASSWORD_BYTES_MAX = 4096
+# Connections in a row that an oversized packet has ended. A broker of MQTT 3.1.1 delivers it again
+# each time: then the session that holds it is given up, with whatever else waits in it.
+OVERSIZED_MAX = 3
 # From CONNACK to SUBACK, and how much of a keepalive passes between two looks at it.
 SUBSCRIBE_TIMEOUT_MS = 15_000
 KEEPALIVE_LOOKS = 4
@@ -171,6 +174,7 @@ class Link:
         self._subscribed = False
         self._fault: tuple[str, str] | None = None
         self._ready_ms = 0
+        self._oversized = 0
 
     # --- what the loop asks ---------------------------------------------------------------------
 
@@ -313,12 +317,14 @@ class Link:
         self.write(now_ms)
 
     def _make_client(self, channel: Channel) -> _Client:
-        """Make a client for one connection, in the session that the broker keeps for us."""
+        """Make a client for one connection, in the session that the broker keeps for us; or in a
+        new one, when that can only be taken up to be cut off again."""
         broker, five = self._broker, self._protocol == "5"
+        anew = self._oversized >= OVERSIZED_MAX
         client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=broker.client_id,
-            clean_session=None if five else False,
+            clean_session=None if five else anew,
             protocol=MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311,
             # paho would connect by itself, blocking, from within a callback.
             reconnect_on_failure=False,
@@ -333,7 +339,11 @@ class Link:
             properties.MaximumPacketSize = broker.maximum_packet_bytes
         keepalive_s = broker.keepalive_ms // 1000
         client.connect_async(
-            broker.host, broker.port, keepalive_s, clean_start=False, properties=properties
+            broker.host,
+            broker.port,
+            keepalive_s,
+            clean_start=anew,
+            properties=properties,
         )
         return client
 
@@ -353,6 +363,12 @@ class Link:
             self._end(now_ms, "closed", "the connection ended")
             return
         if self._phase == GREETING and self._accepted:
+            if self._oversized >= OVERSIZED_MAX:
+                # In MQTT 3.1.1 a session that was begun anew is not kept: it only drops the old.
+                self._oversized = 0
+                if self._protocol != "5":
+                    self._end(now_ms, "session_dropped", "it held a packet above the maximum")
+                    return
             self._phase, self._due_ms = SUBSCRIBING, now_ms + SUBSCRIBE_TIMEOUT_MS
         if self._phase == SUBSCRIBING and self._subscribed:
             self._phase, self._due_ms = READY, now_ms + self._look_ms(self._client)
@@ -366,13 +382,18 @@ class Link:
     def _end(self, now_ms: int, code: str, detail: str) -> None:
         """End the connection, for what a callback noted or else for `code`; plan the next try."""
         (code, detail), self._fault = self._fault or (code, detail), None
+        if code == "packet_too_large":
+            self._oversized += 1
+        elif self._phase == READY:
+            self._oversized = 0
         if self._phase == READY:
             self._backoff.connected(now_ms - self._ready_ms)
         elif self._phase == GREETING and self._broker.protocol == "auto" and code in OTHER_PROTOCOL:
             self._protocol = "3.1.1" if self._protocol == "5" else "5"
         self._close()
         self._hang_up(self._epoch)
-        delay_ms = self._backoff.failed()
+        # Until we are back, the broker keeps nothing for us.
+        delay_ms = 0 if code == "session_dropped" else self._backoff.failed()
         self._phase, self._due_ms = WAITING, now_ms + delay_ms
         self._notes.append(Lost(self._epoch, code, detail, delay_ms))
 

@@ -51,6 +51,8 @@ class Sent:
         self.accepted = False
         self.outcome: str | None = None
         self.results = 0
+        # The broker lost what it held when this result was not heard yet.
+        self.forgotten = False
         self.told_otherwise: set[str] = set()
 
 
@@ -174,6 +176,8 @@ class Chaos:
             self.broker.stop()
             if name == "forget":
                 self.broker.forget()
+                for sent in self.sent.values():
+                    sent.forgotten |= not sent.results
             self.broker.start()
             until(lambda: self.controller.ready, "the controller's return")
         elif name == "cut":
@@ -201,6 +205,9 @@ class Chaos:
             "accepted": sum(sent.accepted for sent in every),
             "with one outcome": sum(len(sent.told_otherwise) == 1 for sent in every),
             "results heard": sum(sent.results > 0 for sent in every),
+            "results lost by the broker": sum(
+                sent.forgotten and not sent.results for sent in every
+            ),
             "outcomes": dict(collections.Counter(str(sent.outcome) for sent in every)),
             "stop steps started twice": len(twice),
             "steps started": len(starts),
@@ -221,6 +228,7 @@ def check(told: dict[str, Any]) -> None:
     tasks = told["tasks"]
     assert told["accepted"] == tasks, told
     assert told["with one outcome"] == tasks, told
+    assert told["results heard"] + told["results lost by the broker"] == tasks, told
     assert told["stop steps started twice"] == 0, told
     assert set(told["outcomes"]) <= {"succeeded", "failed", "uncertain"}, told
     assert told["faults in documents"] == [], told

@@ -46,7 +46,7 @@ keepalive = "5s"
 segment = "1MiB"
 tasks = 32
 steps = 128
-ids = 128
+ids = 2048
 
 [policy]
 file = "{directory}/policy.toml"

@@ -165,3 +165,15 @@ def lateness_during_hang(controller: Controller, directory: Path, task_id: str) 
     took = [one["ended_ms"] - one["started_ms"] for one in result["steps"]]
     print("attempts took", took)
     return float(max(abs(ms - timeout_ms) for ms in took))
+
+
+@pytest.mark.parametrize("broker", [("mosquitto", "3.1.1")], indirect=True)
+def test_an_oversized_message_does_not_make_a_device_unreachable(
+    device: Device, controller: Controller
+) -> None:
+    """The broker would deliver it anew at each connection, before anything else."""
+    controller.wait_online()
+    controller.send_bytes(bytes(1024 * 1024))
+    until(lambda: "link.ready" in device.log().partition("session_dropped")[2], "a new session")
+    controller.send(task("after-1", [step("say", "/bin/echo", "here")]))
+    assert controller.wait("result", "after-1")["outcome"] == "succeeded"
