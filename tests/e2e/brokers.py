@@ -11,7 +11,9 @@ from pathlib import Path
 MOSQUITTO_PROGRAM = Path("/usr/sbin/mosquitto")
 START_S = 10.0
 
+# Started by root it would change to a user that cannot write its sessions into our directory.
 MOSQUITTO = """\
+user root
 listener {port} 127.0.0.1
 allow_anonymous true
 persistence true
