@@ -29,7 +29,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim chaos duel build lock header clean prerequisites
+.PHONY: help demo test check sim chaos duel soak build lock header clean prerequisites
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, T
 
 duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven faults
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/duel.py
+
+soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs root; TASKS=N
+	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 

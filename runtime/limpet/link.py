@@ -135,12 +135,17 @@ class Channel:
 
 
 class _Client(paho.Client):
-    """paho with a socket that is there already: its own connect would block."""
+    """paho with a socket that is there already (its own connect would block), and one callback for
+    all messages (its search for others leaves cyclic garbage behind each)."""
 
     channel: Channel
 
     def _create_socket(self) -> Any:
         return self.channel
+
+    def _handle_on_message(self, message: paho.MQTTMessage) -> None:
+        if self.on_message is not None:
+            self.on_message(self, None, message)
 
 
 class Link:

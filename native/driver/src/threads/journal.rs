@@ -32,9 +32,10 @@ pub enum Order {
         kind: u8,
         /// Fixed part and what is attached.
         bytes: Vec<u8>,
-        /// Whether to commit soon.
-        urgent: bool,
     },
+    /// Somebody waits for what was written so far. Comes after everything that one turn of the
+    /// machine had to write, so that all of it shares a commit.
+    Commit,
     /// Prepare a step for its start.
     Load {
         /// For which attempt.
@@ -91,7 +92,7 @@ pub struct Journal {
     timer: Inbox,
     host: Outbound,
     spool: Spool,
-    urgent: bool,
+    awaited: bool,
 }
 
 impl Journal {
@@ -104,7 +105,7 @@ impl Journal {
         host: Outbound,
         spool: Spool,
     ) -> Journal {
-        Journal { store, table, timer, host, spool, urgent: false }
+        Journal { store, table, timer, host, spool, awaited: false }
     }
 
     /// Works until `Close` or until nobody can send any more.
@@ -113,6 +114,7 @@ impl Journal {
             let mut next = Some(first);
             while let Some(order) = next {
                 if matches!(order, Order::Close) {
+                    self.awaited = true;
                     self.commit();
                     return;
                 }
@@ -141,10 +143,10 @@ impl Journal {
 
     fn perform(&mut self, order: Order) -> Result<(), StoreError> {
         match order {
-            Order::Append { seq, task, kind, bytes, urgent } => {
+            Order::Append { seq, task, kind, bytes } => {
                 self.store.append(task, seq, kind, &[&bytes])?;
-                self.urgent |= urgent;
             }
+            Order::Commit => self.awaited = true,
             Order::Load { attempt, task, step } => {
                 let prepared = Box::new(self.load(task, step));
                 self.timer.send(Message::Loaded { attempt, prepared });
@@ -169,7 +171,7 @@ impl Journal {
     }
 
     fn commit(&mut self) {
-        if !std::mem::take(&mut self.urgent) {
+        if !std::mem::take(&mut self.awaited) {
             return;
         }
         match self.store.commit() {

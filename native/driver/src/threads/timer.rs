@@ -173,6 +173,8 @@ pub struct Timer {
     /// What could not be put into the host's queue yet; at most one per live attempt.
     pub(super) told: VecDeque<Told>,
     pub(super) retry: bool,
+    /// Something was written in this turn that somebody waits for.
+    urgent: bool,
     closing: bool,
 }
 
@@ -195,6 +197,7 @@ impl Timer {
             listing: None,
             told: VecDeque::new(),
             retry: false,
+            urgent: false,
             closing: false,
         })
     }
@@ -224,6 +227,9 @@ impl Timer {
         self.read_inbox();
         if self.parts.machine.next_deadline() <= self.parts.clock.at() {
             self.feed(Input::Timeout);
+        }
+        if std::mem::take(&mut self.urgent) {
+            self.parts.journal.send(journal::Order::Commit);
         }
         self.parts.journal.flush();
         self.parts.spawner.flush();
@@ -474,7 +480,8 @@ impl Timer {
         while let Some(effect) = self.parts.machine.poll_effect() {
             match effect {
                 Effect::Append { seq, task, record, attached, urgent } => {
-                    self.append(seq, task, &record, attached, urgent);
+                    self.append(seq, task, &record, attached);
+                    self.urgent |= urgent;
                 }
                 Effect::Load { attempt, task, step } => {
                     self.parts.journal.send(journal::Order::Load { attempt, task, step });
@@ -504,7 +511,7 @@ impl Timer {
         }
     }
 
-    fn append(&mut self, seq: u64, task: u64, record: &Record, attached: Attached, urgent: bool) {
+    fn append(&mut self, seq: u64, task: u64, record: &Record, attached: Attached) {
         let mut bytes = vec![0; FIXED_BYTES_MAX];
         let used = self.parts.machine.encode(task, record, &mut bytes);
         bytes.truncate(used);
@@ -518,7 +525,7 @@ impl Timer {
             }
         }
         let kind = record.kind();
-        self.parts.journal.send(journal::Order::Append { seq, task, kind, bytes, urgent });
+        self.parts.journal.send(journal::Order::Append { seq, task, kind, bytes });
     }
 
     fn start(&mut self, attempt: AttemptRef, task: u64, step: u8, number: u8) {
