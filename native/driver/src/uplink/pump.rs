@@ -327,5 +327,9 @@ fn cut_failure(cut: Cut) -> Failure {
             "not_connack",
             format!("the broker's first packet is of type {kind}, not CONNACK"),
         ),
+        Cut::Unasked { first } => Failure::new(
+            "packet_unasked",
+            format!("the broker sent a packet that begins with {first:#04x}, which we never ask for"),
+        ),
     }
 }
