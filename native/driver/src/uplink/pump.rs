@@ -329,7 +329,7 @@ fn cut_failure(cut: Cut) -> Failure {
         ),
         Cut::Unasked { first } => Failure::new(
             "packet_unasked",
-            format!("the broker sent a packet that begins with {first:#04x}, which we never ask for"),
+            format!("the broker sent a packet that we never ask for (it begins with {first:#04x})"),
         ),
     }
 }
