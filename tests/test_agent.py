@@ -448,8 +448,10 @@ def test_retained_tasks_and_foreign_topics_are_acknowledged_and_ignored(bench: B
     message = codec.frame(codec.encode(document("t-1")))
     bench.note(Arrived(1, 1, "limpet/kitchen/task/ops", message, True))
     bench.note(Arrived(1, 2, "elsewhere", b"", False))
+    bench.note(Arrived(1, 3, "limpet/pantry/task/ops", message, False))
+    bench.note(Arrived(1, 4, "limpet/pantry/presence", presence("other"), False))
     bench.turn()
-    assert (bench.asked, bench.published, bench.acknowledged) == ([], [], [1, 2])
+    assert (bench.asked, bench.published, bench.acknowledged) == ([], [], [1, 2, 3, 4])
 
 
 def test_a_journal_that_cannot_be_written_ends_the_agent(bench: Bench) -> None:

@@ -210,6 +210,15 @@ def test_a_retained_message_is_marked(bench: Bench) -> None:
     assert [note.retained for note in bench.notes if isinstance(note, Arrived)] == [True]
 
 
+@pytest.mark.parametrize("body", [b"", b"\0", b"\xff\xff", b"\0\1a\0\7\x7f"])
+def test_a_packet_that_cannot_be_read_ends_the_connection_by_name(
+    bench: Bench, body: bytes
+) -> None:
+    bench.ready()
+    bench.say(packet(0x90, body) if body == b"\0\1a\0\7\x7f" else packet(PUBLISH | 2, body))
+    assert bench.lost().code == "packet_malformed"
+
+
 def test_a_topic_that_is_no_text_is_noted_as_none(bench: Bench) -> None:
     bench.ready()
     bench.say(bench.publish(7, b"a").replace(b"kitchen", b"\xff\xfe\xfditch"))
@@ -245,6 +254,44 @@ def test_publish_queues_and_the_acknowledgement_is_noted(bench: Bench) -> None:
     assert bench.said()[0] == PUBLISH | 2
     bench.say(packet(PUBACK, number.to_bytes(2, "big")))
     assert bench.notes == [Acknowledged(1, number, None)]
+
+
+def test_no_more_is_sent_than_the_broker_receives() -> None:
+    """paho does not look at the broker's receive maximum; some brokers hang up above it."""
+    bench = Bench("5")
+    bench.connect()
+    bench.say(packet(0x20, b"\0\0\x03\x21\0\2"))
+    bench.said()
+    bench.say(bench.suback(1, 1))
+    numbers = [bench.link.publish("t", b"x", False) for _ in range(4)]
+    assert [number is None for number in numbers] == [False, False, True, True]
+    assert numbers[0] is not None
+    bench.say(packet(PUBACK, numbers[0].to_bytes(2, "big")))
+    assert bench.link.publish("t", b"x", False) is not None
+    assert bench.link.publish("t", b"x", False) is None
+
+
+def test_the_uplinks_record_says_why_even_if_the_end_is_read_before_it(bench: Bench) -> None:
+    bench.ready()
+    assert bench.broker is not None
+    bench.broker.close()
+    bench.link.read(bench.now_ms)
+    bench.notes += bench.link.take()
+    assert bench.notes == []
+    assert bench.link.publish("t", b"x", False) is None
+    bench.stage("down", code="packet_too_large")
+    assert bench.lost().code == "packet_too_large"
+
+
+def test_an_end_without_a_record_is_an_end_all_the_same(bench: Bench) -> None:
+    bench.ready()
+    assert bench.broker is not None
+    bench.broker.close()
+    bench.link.read(bench.now_ms)
+    assert bench.link.deadline_ms is not None
+    bench.link.tick(bench.link.deadline_ms)
+    bench.notes += bench.link.take()
+    assert bench.lost().code == "closed"
 
 
 def test_a_refused_publication_says_why() -> None:
@@ -347,7 +394,7 @@ def test_a_silent_broker_is_noticed_by_the_keepalive(
         bench.link.write(bench.now_ms)
         bench.notes += bench.link.take()
         looks += 1
-    assert bench.lost().code == "closed"
+    assert bench.lost().code == "keepalive_timeout"
     assert 120_000 <= bench.now_ms <= 200_000
     assert b"\xc0\0" in bench.said()
 

@@ -150,8 +150,9 @@ class Agent:
             address = topics.parse(self._identity.prefix, arrived.topic)
         except TaskError:
             address = Address("", "", "")
-        if address.kind not in topics.TO_DEVICE or arrived.retained:
-            if address.kind == "presence":
+        ours = address.device == self._identity.device
+        if not ours or address.kind not in topics.TO_DEVICE or arrived.retained:
+            if ours and address.kind == "presence":
                 self._saw_presence(arrived, now_ms)
             else:
                 self._log.debug("message.ignored", topic=arrived.topic, retained=arrived.retained)

@@ -41,13 +41,17 @@ OVERSIZED_MAX = 3
 # From CONNACK to SUBACK, and how much of a keepalive passes between two looks at it.
 SUBSCRIBE_TIMEOUT_MS = 15_000
 KEEPALIVE_LOOKS = 4
+# From the end of our socket pair to the uplink's record of why; the record is there before it.
+RECORD_TIMEOUT_MS = 1_000
 
 WAITING, DIALING, GREETING = "waiting", "dialing", "greeting"
 SUBSCRIBING, READY, STOPPED = "subscribing", "ready", "stopped"
 
 UNSUPPORTED_PROTOCOL = "Unsupported protocol version"
 # Ends before CONNACK after which the other MQTT version is worth a try: some brokers only hang up.
-OTHER_PROTOCOL = ("protocol_unsupported", "closed_by_broker", "closed")
+OTHER_PROTOCOL = ("protocol_unsupported", "closed_by_broker", "closed", "packet_malformed")
+# Publications that may be unacknowledged if the broker says nothing of it (MQTT 5, 3.2.2.3.3).
+SEND_MAXIMUM = 65_535
 
 
 class Arrived(NamedTuple):
@@ -180,6 +184,9 @@ class Link:
         self._fault: tuple[str, str] | None = None
         self._ready_ms = 0
         self._oversized = 0
+        # What the broker takes before it acknowledges, and how much of that is used up.
+        self._send_maximum = SEND_MAXIMUM
+        self._unacknowledged = 0
 
     # --- what the loop asks ---------------------------------------------------------------------
 
@@ -231,10 +238,15 @@ class Link:
         if self._phase == WAITING:
             self._phase, self._due_ms = DIALING, None
             self._epoch = self._dial(self._target())
+        elif self._client is None:
+            self._end(now_ms, "closed", "the connection ended")
         elif self._phase == SUBSCRIBING:
             self._end(now_ms, "subscribe_timeout", "the broker did not answer the subscription")
-        elif self._client is not None:
+        else:
             self._client.loop_misc()
+            if self._client.socket() is None:
+                silence = f"the broker said nothing for {self._client.keepalive} s"
+                self._fault = self._fault or ("keepalive_timeout", silence)
             self._due_ms = now_ms + self._look_ms(self._client)
             self._settle(now_ms)
 
@@ -265,8 +277,14 @@ class Link:
         """Hand over a publication, QoS 1; return its number, or None if it cannot be taken."""
         if self._client is None or self._phase != READY:
             return None
+        # paho does not look at the broker's receive maximum.
+        if self._unacknowledged >= self._send_maximum:
+            return None
         info = self._client.publish(topic, payload, qos=1, retain=retain)
-        return info.mid if info.rc == paho.MQTT_ERR_SUCCESS else None
+        if info.rc != paho.MQTT_ERR_SUCCESS:
+            return None
+        self._unacknowledged += 1
+        return info.mid
 
     def acknowledge(self, epoch: int, number: int) -> None:
         """Acknowledge a message; a number of an older connection means another message now."""
@@ -305,6 +323,7 @@ class Link:
             self._end(now_ms, "password_unreadable", str(error))
             return
         self._accepted = self._subscribed = False
+        self._send_maximum, self._unacknowledged = SEND_MAXIMUM, 0
         self._phase, self._due_ms = GREETING, None
         self._client = client = self._make_client(channel)
         if self._broker.username is not None:
@@ -356,7 +375,9 @@ class Link:
         for _ in range(PACKETS_MAX):
             if self._client is None or self._client.socket() is None:
                 return
-            self._client.loop_read()
+            if self._client.loop_read() == paho.MQTT_ERR_PROTOCOL:
+                fault = "the broker sent a packet that MQTT does not allow"
+                self._fault = self._fault or ("packet_malformed", fault)
             if not self._client.channel.pending():
                 return
 
@@ -364,8 +385,13 @@ class Link:
         """Draw the conclusions of what paho's callbacks left."""
         if self._client is None:
             return
-        if self._fault is not None or self._client.socket() is None:
-            self._end(now_ms, "closed", "the connection ended")
+        if self._fault is not None:
+            self._end(now_ms, *self._fault)
+            return
+        if self._client.socket() is None:
+            # Read as far as its end, perhaps before the record that says why: that one decides.
+            self._close()
+            self._due_ms = now_ms + RECORD_TIMEOUT_MS
             return
         if self._phase == GREETING and self._accepted:
             if self._oversized >= OVERSIZED_MAX:
@@ -419,7 +445,7 @@ class Link:
         return call
 
     def _on_connect(
-        self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _p: object
+        self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, told: object
     ) -> None:
         if reason.is_failure:
             unsupported = reason.getName() == UNSUPPORTED_PROTOCOL
@@ -427,6 +453,7 @@ class Link:
             self._fault = (code, f"the broker refused the connection: {reason}")
             return
         self._accepted = True
+        self._send_maximum = getattr(told, "ReceiveMaximum", SEND_MAXIMUM)
         _, number = client.subscribe([(topic, 1) for topic in self._filters])
         self._subscription = number or 0
 
@@ -455,6 +482,7 @@ class Link:
         self, _client: object, _data: object, number: int, reason: ReasonCode, _p: object
     ) -> None:
         refused = str(reason) if reason.is_failure else None
+        self._unacknowledged -= 1
         self._notes.append(Acknowledged(self._epoch, number, refused))
 
     def _on_disconnect(

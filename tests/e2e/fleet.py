@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from brokers import Broker
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
@@ -19,7 +19,6 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
-from proxy import Proxy
 
 from limpet.codec import frame
 
@@ -104,12 +103,16 @@ def until(condition: Callable[[], Any], what: str) -> Any:
     raise AssertionError(f"{what} did not come within {PATIENCE_S} s")
 
 
+class Listening(Protocol):
+    """What an agent takes for its broker."""
+
+    port: int
+
+
 class Device:
     """One agent with its directories; killed and started as a test likes."""
 
-    def __init__(
-        self, directory: Path, broker: Broker | Proxy, protocol: str, more: str = ""
-    ) -> None:
+    def __init__(self, directory: Path, broker: Listening, protocol: str, more: str = "") -> None:
         self.directory = directory
         self.process: subprocess.Popen[bytes] | None = None
         self.log_file = directory / "agent.log"

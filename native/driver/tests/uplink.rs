@@ -170,10 +170,14 @@ fn connack_ends_its_limit() {
 /// off; the code and the announced size are told.
 #[test]
 fn bad_packets_are_cut_at_their_header() {
-    let cases: [(&[u8], &[u8], &str, &str); 5] = [
+    let cases: [(&[u8], &[u8], &str, &str); 9] = [
         (CONNACK, &[0x30, 0xff, 0xff, 0xff, 0x7f, 1, 2, 3], "packet_too_large", "268435455"),
         (CONNACK, &[0x30, 0x80, 0x80, 0x80, 0x80, 1, 2, 3], "packet_malformed", "length"),
         (CONNACK, &[0x05, 1, 2], "packet_malformed", "type 0"),
+        (CONNACK, &[0x34, 5, 0, 1, b'a', 0, 1], "packet_unasked", "0x34"),
+        (CONNACK, &[0x62, 2, 0, 1], "packet_unasked", "0x62"),
+        (CONNACK, &[0xc0, 0], "packet_unasked", "0xc0"),
+        (CONNACK, CONNACK, "packet_unasked", "0x20"),
         (&[], &[0x30, 3, 1, 2, 3], "not_connack", "type 3"),
         (&[], b"HTTP/1.1 400 Bad Request\r\n", "not_connack", "type 4"),
     ];

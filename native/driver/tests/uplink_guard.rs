@@ -15,6 +15,15 @@ fn model(stream: &[u8], maximum: u32) -> (usize, Option<Cut>) {
         if at == 0 && kind != 2 {
             return (at, Some(Cut::NotConnack { kind }));
         }
+        let first = stream[at];
+        let asked = match kind {
+            2 => at == 0,
+            3 => first >> 1 & 3 < 2,
+            kind => [4, 9, 13, 14].contains(&kind),
+        };
+        if !asked {
+            return (at, Some(Cut::Unasked { first }));
+        }
         let digits = &stream[at + 1..stream.len().min(at + 5)];
         let Some(last) = digits.iter().position(|digit| *digit < 128) else {
             return (at, (digits.len() == 4).then_some(Cut::LengthMalformed));
@@ -46,7 +55,8 @@ fn guard(stream: &[u8], maximum: u32, mut cuts: Vec<usize>) -> (usize, Option<Cu
 }
 
 fn packet() -> impl Strategy<Value = Vec<u8>> {
-    let good = (1..16u8, 0..16u8, prop::collection::vec(any::<u8>(), 0..300)).prop_map(
+    let kind = prop_oneof![6 => prop::sample::select(vec![3u8, 4, 9, 13, 14]), 1 => 1..16u8];
+    let good = (kind, 0..16u8, prop::collection::vec(any::<u8>(), 0..300)).prop_map(
         |(kind, flags, body)| {
             let mut packet = vec![kind << 4 | flags];
             let mut length = body.len();

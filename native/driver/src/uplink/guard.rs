@@ -5,6 +5,13 @@
 //! announces, so a header is checked here before paho sees any of it.
 
 const CONNACK: u8 = 2;
+const PUBLISH: u8 = 3;
+/// What a broker may send us besides CONNACK and PUBLISH: PUBACK, SUBACK, PINGRESP, DISCONNECT.
+/// We ask for QoS 1 at most, never unsubscribe and never authenticate by AUTH.
+const ASKED: [u8; 4] = [4, 9, 13, 14];
+/// Of PUBLISH's flags: set for QoS 2 and for the reserved QoS 3. A client keeps each message of
+/// QoS 2 until the broker lets it go, which a broker need never do.
+const ABOVE_QOS_1: u8 = 0x04;
 /// One type byte and at most four length bytes (MQTT 5.0, section 2.1.4).
 const LENGTH_BYTES_MAX: usize = 4;
 
@@ -33,6 +40,11 @@ pub enum Cut {
     NotConnack {
         /// The packet type found, 1 to 15.
         kind: u8,
+    },
+    /// A packet that no broker sends to a client like ours, or a second CONNACK.
+    Unasked {
+        /// Its first byte: type and flags.
+        first: u8,
     },
 }
 
@@ -84,7 +96,10 @@ impl Guard {
         match first >> 4 {
             0 => return Err(Cut::TypeReserved),
             kind if !self.opened && kind != CONNACK => return Err(Cut::NotConnack { kind }),
-            _ => {}
+            CONNACK if !self.opened => {}
+            PUBLISH if first & ABOVE_QOS_1 == 0 => {}
+            kind if ASKED.contains(&kind) => {}
+            _ => return Err(Cut::Unasked { first }),
         }
         let mut length = 0;
         for (index, &byte) in rest.iter().take(LENGTH_BYTES_MAX).enumerate() {

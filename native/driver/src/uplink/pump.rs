@@ -327,5 +327,9 @@ fn cut_failure(cut: Cut) -> Failure {
             "not_connack",
             format!("the broker's first packet is of type {kind}, not CONNACK"),
         ),
+        Cut::Unasked { first } => Failure::new(
+            "packet_unasked",
+            format!("the broker sent a packet that we never ask for (it begins with {first:#04x})"),
+        ),
     }
 }
