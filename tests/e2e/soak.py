@@ -34,6 +34,8 @@ IDLE_S = 60
 OUTSTANDING_MAX = 48
 # An id is remembered until its task expires: short enough that the table has room.
 EXPIRES_S = 15
+# Before a refused task is sent again.
+PAUSE_S = 0.5
 SAMPLES = 20
 
 LIMITS = """\
@@ -100,6 +102,7 @@ class Load:
     def __init__(self, port: int) -> None:
         self.ended: collections.Counter[str] = collections.Counter()
         self.refused: collections.Counter[str] = collections.Counter()
+        # Each with the time at which it is to be sent, or sent again.
         self.open: dict[str, float] = {}
         self.messages = 0
         self._client = paho.Client(CallbackAPIVersion.VERSION2, "load")
@@ -121,7 +124,7 @@ class Load:
         elif body["answer"] == "refused":
             self.refused[body["code"]] += 1
             if body["id"] in self.open:
-                self.open[body["id"]] = 0.0
+                self.open[body["id"]] = time.monotonic() + PAUSE_S
 
     def send(self, payload: bytes) -> None:
         self._client.publish(f"limpet/{DEVICE}/task/load", payload, qos=1)
@@ -193,9 +196,9 @@ def soak(load: Load, pid: int, tasks: int) -> dict[str, Any]:
             load.open[f"soak-{number}"] = 0.0
             number += 1
         now = time.monotonic()
-        for task_id, sent_at in list(load.open.items()):
-            if now - sent_at > EXPIRES_S:
-                load.open[task_id] = now
+        for task_id, due in list(load.open.items()):
+            if now >= due:
+                load.open[task_id] = now + EXPIRES_S
                 load.send(document(task_id))
                 load.send(nonsense(sent))
                 sent += 2

@@ -58,6 +58,15 @@ impl Ids {
         u16::try_from(self.entries.iter().position(expired)?).ok()
     }
 
+    /// The entry that expires first among those that belong to no live task.
+    pub fn first_to_expire(&self) -> Option<u16> {
+        let ended =
+            |(_, entry): &(usize, &Entry)| matches!(entry.kind, Kind::Ended(_) | Kind::Tombstone);
+        let ended = self.entries.iter().enumerate().filter(ended);
+        let (slot, _) = ended.min_by_key(|(_, entry)| entry.expires_s)?;
+        u16::try_from(slot).ok()
+    }
+
     pub fn get(&self, slot: u16) -> &Entry {
         &self.entries[slot as usize]
     }

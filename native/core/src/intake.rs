@@ -11,7 +11,7 @@ use crate::time::Instant;
 
 impl Machine {
     pub(crate) fn submit(&mut self, submit: &Submit<'_>) {
-        self.forget_expired();
+        self.forget_expired(submit.clock_waived);
         match self.judge_submit(submit) {
             Ok((slot, id)) => self.accept(submit, slot, id),
             Err((task, verdict)) => self.answer(submit.token, task, verdict),
@@ -44,7 +44,11 @@ impl Machine {
         if !self.now.trusted && !submit.clock_waived {
             return refuse(Reason::ClockUntrusted);
         }
-        if submit.expires_ms <= self.timeline.wall_ms() {
+        let wall_ms = match self.now.trusted {
+            true => self.timeline.wall_ms(),
+            false => self.timeline.assumed_ms(),
+        };
+        if submit.expires_ms <= wall_ms {
             return refuse(Reason::Expired);
         }
         if count > self.arena.free_steps() as usize {
@@ -104,7 +108,7 @@ impl Machine {
         any: bool,
         expires_ms: u64,
     ) {
-        self.forget_expired();
+        self.forget_expired(false);
         let Some(id) = self.ids.find(key) else {
             let Some(id) = self.ids.free_slot() else {
                 return self.answer(token, None, Verdict::Refused(Reason::BusyIds));
@@ -189,11 +193,18 @@ impl Machine {
         self.live_bytes += reserve;
     }
 
-    fn forget_expired(&mut self) {
+    /// With `clock_waived` a full table may also be cleared by a clock that is not trusted: a device
+    /// that never learns the time must not be full for ever.
+    fn forget_expired(&mut self, clock_waived: bool) {
         // At most two per call keeps the call short; submissions come faster than ids expire only
         // until the table is full, and then each makes room for the next.
         for _ in 0..2 {
-            let Some(id) = self.ids.expired(self.timeline.wall_ms()) else { return };
+            let full = self.ids.free_slot().is_none();
+            let wall_ms = match clock_waived && !self.now.trusted && full {
+                true => self.timeline.assumed_ms(),
+                false => self.timeline.wall_ms(),
+            };
+            let Some(id) = self.ids.expired(wall_ms) else { return };
             let task = self.ids.get(id).seq;
             self.ids.forget(id);
             self.effect(Effect::Release { task, keep_from: u64::MAX });

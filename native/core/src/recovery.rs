@@ -18,6 +18,10 @@ pub(crate) struct Timeline {
     passed_ns: u64,
     /// The newest trusted wall time; time used for expiry never runs behind it.
     floor_ms: u64,
+    /// What the wall clock has said since it was last trusted, never running back.
+    assumed_ms: u64,
+    /// Some reading was not trusted.
+    doubted: bool,
     /// The last start was followed by an orderly stop.
     clean: bool,
     opened: bool,
@@ -38,6 +42,11 @@ impl Timeline {
         self.passed_ns = self.passed_ns.saturating_add(known.unwrap_or(0));
         if now.trusted {
             self.floor_ms = self.floor_ms.max(now.wall_ms);
+            self.assumed_ms = 0;
+        } else {
+            let passed_ms = known.unwrap_or(0) / 1_000_000;
+            self.assumed_ms = (self.assumed_ms.saturating_add(passed_ms)).max(now.wall_ms);
+            self.doubted = true;
         }
         self.last = Some(now);
         known.is_some()
@@ -51,6 +60,12 @@ impl Timeline {
     /// The latest wall time that is certain to have been reached.
     pub(crate) fn wall_ms(&self) -> u64 {
         self.floor_ms
+    }
+
+    /// The wall time for who accepts tasks without a trusted clock: whatever it says, but it never
+    /// runs back.
+    pub(crate) fn assumed_ms(&self) -> u64 {
+        self.floor_ms.max(self.assumed_ms)
     }
 }
 
@@ -134,13 +149,18 @@ impl Machine {
 
     /// A place for an id. An older entry of the same key, and expired ones when the table is full,
     /// had been forgotten when the record was written; they are read again until a compaction drops
-    /// them.
+    /// them. What an untrusted clock said then may not be known any more; but if any had expired by
+    /// it, then so had the first to expire.
     fn replay_id(&mut self, key: u128) -> Result<u16, ReplayError> {
         let full = self.ids.free_slot().is_none();
         let stale =
             self.ids.find(key).filter(|id| !matches!(self.ids.get(*id).kind, Kind::Live(_)));
-        let expired = if full { self.ids.expired(self.timeline.wall_ms()) } else { None };
-        if let Some(id) = stale.or(expired) {
+        let forgotten = || match self.ids.expired(self.timeline.wall_ms()) {
+            None if self.timeline.doubted => self.ids.first_to_expire(),
+            expired => expired,
+        };
+        let forgotten = if full { forgotten() } else { None };
+        if let Some(id) = stale.or(forgotten) {
             self.released.push((self.ids.get(id).seq, u64::MAX));
             self.ids.forget(id);
         }

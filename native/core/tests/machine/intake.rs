@@ -99,8 +99,31 @@ fn expired_is_refused_and_time_does_not_run_back() {
     s.now.wall_ms = WALL_MS;
     assert_eq!(s.submit(&at(50_000)), "#2 refused expired");
     (s.now.trusted, s.now.wall_ms) = (false, WALL_MS + 900_000);
-    let waived = Plan { waived: true, ..at(50_001) };
-    assert!(s.submit(&waived).contains("a accepted"), "what is not trusted does not count");
+    let waived = |ms| Plan { waived: true, ..at(ms) };
+    assert_eq!(s.submit(&waived(900_000)), "#3 refused expired", "by whatever the clock says");
+    s.now.wall_ms = WALL_MS;
+    assert_eq!(s.submit(&waived(900_000)), "#4 refused expired", "which does not run back");
+    s.now.trusted = true;
+    assert!(s.submit(&at(50_001)).contains("a accepted"), "what was not trusted does not count");
+}
+
+/// A device that never learns the time would be full for ever; so would the one that replays its
+/// journal, in which the forgotten ids still stand.
+#[test]
+fn a_full_table_is_cleared_by_an_untrusted_clock_if_that_is_waived() {
+    let mut s = Script::with(Limits { tasks: 1, ids: 1, ..limits() }, 1);
+    s.now.trusted = false;
+    let waived = |name, ms| Plan { waived: true, expires_ms: WALL_MS + ms, ..plan(name, &[RERUN]) };
+    s.submit(&waived('a', 10_000));
+    s.until('a', State::Reporting);
+    s.delivered('a');
+    assert_eq!(s.submit(&waived('b', 90_000)), "#2 refused busy_ids");
+    s.set(10_001);
+    assert_eq!(s.submit(&plan('b', &[RERUN])), "#3 refused clock_untrusted");
+    assert!(s.submit(&waived('b', 90_000)).contains("a release all; b accepted"));
+    s.until('b', State::Running);
+    let (next, _) = s.restart(false);
+    assert!(next.find('b').is_some() && next.find('a').is_none());
 }
 
 /// Without a trusted clock tasks are refused unless policy waives it; known ids are answered

@@ -1,0 +1,204 @@
+"""RELIABILITY.md from what the runs have written: `python tests/reliability.py` writes it anew.
+
+Decides which promise is told with which figures. A test holds the document against the files, so
+that no number stands in it that no run has measured.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "tests" / "results"
+DOCUMENT = ROOT / "RELIABILITY.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- duel: begin -->\n", "<!-- duel: end -->\n"
+
+HEAD = """\
+# What has tried to break it
+
+Written by `python tests/reliability.py` from the files in `tests/results/`, each of which a run
+wrote together with its command, commit, date and machine. A test fails when this page and those
+files differ.
+
+## Promise, test, result
+
+A result without figures is that of every `make test`: it passes, or the change does not land.
+
+| Promise | Test | Result |
+| --- | --- | --- |
+"""
+
+Measured = dict[str, Any]
+
+
+class Proof(NamedTuple):
+    """One promise, what tries to break it, and what a run of that has measured."""
+
+    promise: str
+    test: str
+    file: str | None = None
+    says: Callable[[Measured], str] | None = None
+
+
+def load(name: str) -> Measured:
+    """Return what the newest run of `name` has written."""
+    told: Measured = json.loads((RESULTS / f"{name}.json").read_text())
+    return told
+
+
+def chaos(told: Measured) -> str:
+    """Say what came of tasks under kills."""
+    faults = told["faults and refusals"]
+    links = sum(faults.get(kind, 0) for kind in ("cut", "half_close", "delay"))
+    restarts = faults.get("restart", 0) + faults.get("forget", 0)
+    return (
+        f"{told['tasks']} tasks, {faults['kill']} kills, {restarts} restarts of the broker "
+        f"({faults.get('forget', 0)} without its memory), {links} faults of the link: "
+        f"{told['with one outcome']} tasks with one outcome, "
+        f"{told['stop steps started twice']} `stop` steps started twice, "
+        f"{told['results heard']} results heard, {told['results lost by the broker']} lost by the "
+        "broker with its memory and told when asked again"
+    )
+
+
+def duel(told: Measured) -> str:
+    """Say how many faults each withstood."""
+    rows = told["faults"]
+    counts = [sum(row[name]["withstood"] for row in rows) for name in ("limpet", "script")]
+    return f"{len(rows)} faults: limpet withstood {counts[0]}, a script of sixty lines {counts[1]}"
+
+
+def flash(told: Measured) -> str:
+    """Say what a task costs the disk."""
+    cost, idle = told["flash"], told["idle"]
+    return (
+        f"{cost['syncs per task']:g} syncs and {cost['bytes per task'] / 1024:.1f} KiB at the "
+        f"block layer per task of three steps with results of {cost['result bytes']} bytes; "
+        f"{idle['bytes to its device']} bytes in {idle['seconds']} idle seconds"
+    )
+
+
+def soak(told: Measured) -> str:
+    """Say what a long life leaves behind."""
+    life, first, last = told["soak"], told["soak"]["samples"][2], told["soak"]["samples"][-1]
+    return (
+        f"{life['tasks']} tasks and {life['messages sent']} messages in {life['seconds']} s: "
+        f"resident {first['resident KiB']} KiB after a tenth, {last['resident KiB']} KiB at the "
+        f"end; threads {first['threads']} and {last['threads']}; "
+        f"{told['collections']['in the chosen slot']} collections in the loop's own slot, "
+        f"{told['collections']['elsewhere']} elsewhere, "
+        f"{told['collections']['objects found']} objects of garbage"
+    )
+
+
+PROOFS = [
+    Proof(
+        "An accepted task reaches one outcome, and no `stop` step runs twice",
+        "`make chaos`: real broker, processes, disk",
+        "chaos",
+        chaos,
+    ),
+    Proof(
+        "The same, whatever the machine is told in whatever order, and wherever it dies",
+        "`make sim`: `native/core/tests/sim`, `tests/sim`",
+    ),
+    Proof(
+        "The journal loses no committed record: each call of the disk fails in turn, each byte is "
+        "flipped in turn, every truncation, a full disk at each write",
+        "`native/driver/src/store/tests.rs`, `native/driver/tests/store.rs`",
+    ),
+    Proof(
+        "What happens to everybody's first agent does not happen to this one",
+        "`make duel`",
+        "duel",
+        duel,
+    ),
+]
+
+
+def document() -> str:
+    """Return the whole page."""
+    rows = "".join(_row(proof) for proof in PROOFS)
+    return f"{HEAD}{rows}\n{_duel_section()}\n{_runs()}"
+
+
+def _row(proof: Proof) -> str:
+    said = "holds"
+    if proof.file is not None and proof.says is not None:
+        said = proof.says(load(proof.file)["measured"])
+    return f"| {proof.promise} | {proof.test} | {said} |\n"
+
+
+def _duel_section() -> str:
+    rows = load("duel")["measured"]["faults"]
+    meanings = "".join(f"- **{row['fault']}**: {row['meaning']}\n" for row in rows)
+    return f"""\
+## The duel
+
+The script is `tests/e2e/naive.py`: paho, json and subprocess, with a session that the broker keeps
+and QoS 1 both ways. Both meet each fault with a broker of their own; what is told is evidence from
+outside.
+
+{duel_table()}
+{meanings}"""
+
+
+def duel_table() -> str:
+    """Return the table of what happened to each."""
+    rows = load("duel")["measured"]["faults"]
+    lines = "".join(
+        f"| {row['fault']} | {_fate(row['limpet'])} | {_fate(row['script'])} |\n" for row in rows
+    )
+    return f"| | limpet | the script everybody writes |\n| --- | --- | --- |\n{lines}"
+
+
+def _fate(facts: Measured) -> str:
+    said = ["held" if facts["withstood"] else "**broke**"]
+    if "starts" in facts:
+        said.append({0: "never started", 1: "started once", 2: "started twice"}[facts["starts"]])
+    if "left" in facts:
+        said.append(f"{facts['left']} processes left" if facts["left"] else "nothing left")
+    if "deadline late by s" in facts:
+        said.append(f"deadline {facts['deadline late by s']:g} s late")
+    if "memory grew MB" in facts:
+        said.append(f"memory grew by {facts['memory grew MB']} MB")
+    told = dict.fromkeys(facts["told"])
+    said.append("told `" + "`, `".join(told) + "`" if told else "told nothing")
+    return "; ".join(said)
+
+
+def _runs() -> str:
+    lines = ""
+    for file in sorted(RESULTS.glob("*.json")):
+        told = load(file.stem)
+        changed = " with changes" if told["modified"] else ""
+        lines += (
+            f"| `{told['command']}` | {told['date']} | {told['commit']}{changed} | "
+            f"{told['machine']}, Python {told['python']} |\n"
+        )
+    return (
+        f"## The runs\n\n| Command | Date | Commit | Machine |\n| --- | --- | --- | --- |\n{lines}"
+    )
+
+
+def readme(text: str) -> str:
+    """Return the text of README with the table of the duel as it is now."""
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}{duel_table()}{END}{after}"
+
+
+def main() -> int:
+    """Write both."""
+    DOCUMENT.write_text(document())
+    README.write_text(readme(README.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
