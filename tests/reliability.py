@@ -118,6 +118,8 @@ PROOFS = [
         "duel",
         duel,
     ),
+    Proof("Flash is spared", "`make soak`: a file system of its own", "soak", flash),
+    Proof("Memory, descriptors and threads stay as they are", "`make soak`", "soak", soak),
 ]
 
 

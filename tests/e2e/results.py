@@ -25,7 +25,7 @@ def write(name: str, command: str, measured: dict[str, Any]) -> Path:
             _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!tests/results")
         ),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": f"{platform.machine()}, {_cores()} cores, Linux {platform.release()}",
+        "machine": f"{platform.machine()}, {_cores()} cores, Linux {_kernel()}",
         "python": platform.python_version(),
         "measured": measured,
     }
@@ -39,6 +39,11 @@ def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
+
+
+def _kernel() -> str:
+    """Return the version without what a distribution adds to it."""
+    return ".".join(platform.release().split(".")[:2])
 
 
 def _cores() -> int:
