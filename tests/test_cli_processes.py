@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from limpet.errors import EXIT_OK, EXIT_TASK, EXIT_TIMEOUT
+from limpet.errors import EXIT_OK, EXIT_SOFTWARE, EXIT_TASK, EXIT_TIMEOUT, EXIT_USAGE
 
 pytest.importorskip("limpet.native._core", reason="run `make build`")
 pytest.importorskip("iotcore")
@@ -124,6 +124,45 @@ def test_a_killed_trial_goes_on_from_its_journal(tmp_path: Path) -> None:
     kinds = [record["record"] for record in records]
     assert code == EXIT_OK
     assert kinds.count("accepted") == 1 and kinds.count("opened") == 2
+
+
+def test_an_uncertain_end_is_recorded_and_replayed(tmp_path: Path) -> None:
+    """The machine that decided it is fed the same inputs again, and decides the same."""
+    nap = {"name": "nap", "tool": "sleep", "input": {"duration": "60s"}, "on_interruption": "stop"}
+    fields = {"id": "t-1", "expires_at": "2037-01-01T00:00:00Z"}
+    task, state = write(tmp_path / "t.json", [nap], **fields), str(tmp_path / "state")
+    with start("try", task, "--state", state) as process:
+        until_running(process)
+        process.kill()
+    assert limpet("try", task, "--state", state)[0] == EXIT_TASK
+    code, said = limpet("replay", state)
+    *decisions, total = said
+    assert code == EXIT_OK
+    assert (total["reason"], total["differ"], total["panics"]) == ("uncertain", 0, None)
+    assert total["inputs"] == len(decisions)
+    assert any("uncertain" in change[2] for each in decisions for change in each["changes"])
+    done = subprocess.run([*COMMAND, "replay", state], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].endswith("every decision is the same")
+
+
+def test_a_recording_that_decides_otherwise_fails(tmp_path: Path) -> None:
+    nap = {"name": "nap", "tool": "sleep", "input": {"duration": "60s"}, "on_interruption": "stop"}
+    fields = {"id": "t-1", "expires_at": "2037-01-01T00:00:00Z"}
+    task, state = write(tmp_path / "t.json", [nap], **fields), str(tmp_path / "state")
+    with start("try", task, "--state", state) as process:
+        until_running(process)
+        process.kill()
+    limpet("try", task, "--state", state)
+    (file,) = (tmp_path / "state" / "recordings").iterdir()
+    document = json.loads(file.read_text())
+    document["generations"][0]["entries"][-1]["digest"] ^= 1
+    file.write_text(json.dumps(document))
+    code, said = limpet("replay", str(file))
+    assert (code, said[-1]["differ"]) == (EXIT_SOFTWARE, 1)
+    file.write_text("{}")
+    done = subprocess.run([*COMMAND, "replay", state], capture_output=True, text=True)
+    assert done.returncode == EXIT_USAGE
+    assert done.stderr.startswith("limpet: cannot replay ")
 
 
 def test_the_doctor_finds_a_core_that_opens() -> None:

@@ -35,6 +35,9 @@
 // Start nothing more; after `value` ms, stop what runs; then `LIMPET_DRAINED`.
 #define LIMPET_DRAIN 7
 
+// Write down what the machine was told lately; then `LIMPET_RECORDED`.
+#define LIMPET_RECORD 8
+
 // Answer to `token`: `code` is a verdict, `target` the task or all ones.
 #define LIMPET_ANSWER 1
 
@@ -61,6 +64,9 @@
 
 // Something is wrong that the operator must know.
 #define LIMPET_TROUBLE 9
+
+// What the machine was told lately is written down; text is `{"file"}`, or `{"fault"}` if not.
+#define LIMPET_RECORDED 10
 
 // What every function of the ABI returns. Numbers are never reused.
 enum LimpetStatus
@@ -188,6 +194,20 @@ LimpetStatus limpet_scan(const uint8_t *directory,
                          uint8_t *text_out,
                          size_t size,
                          size_t *length_out);
+
+// Feeds a recorded machine again: JSON lines of its inputs behind number `after`, as many as
+// fit, the last with the sum. The path is a file or a directory; nothing is written when there
+// are no more.
+//
+// # Safety
+// Every pointer is null or valid for the length that goes with it, and nothing else uses
+// it meanwhile.
+LimpetStatus limpet_replay(const uint8_t *path,
+                           size_t length,
+                           uint64_t after,
+                           uint8_t *text_out,
+                           size_t size,
+                           size_t *length_out);
 
 // The last error of this thread, cut to the buffer.
 //

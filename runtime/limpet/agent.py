@@ -257,6 +257,8 @@ class Agent:
             self._continue(event)
         elif event.kind == "drained":
             self.drained = True
+        elif event.kind == "recorded":
+            self._log.info("core.recorded", **event.text)
         elif event.kind == "trouble":
             self._log.error("core.trouble", **event.text)
             # What cannot be written cannot be promised: a restart reads what was.

@@ -76,6 +76,7 @@ def _serve(settings: Config, rules: Policy, log: Log) -> None:
     from limpet.local import Local
     from limpet.loop import Loop, Signals
     from limpet.native.core import Core, frame
+    from limpet.native.records import RECORD, Item
 
     health = Health(os.environ)
     signals = Signals()
@@ -106,7 +107,13 @@ def _serve(settings: Config, rules: Policy, log: Log) -> None:
                 "core": core.stats(),
             }
 
-        with Local(settings.socket, {"status": status}) as local:
+        def record() -> dict[str, object]:
+            (refused,) = core.submit([Item(RECORD)])
+            if refused is not None:
+                return {"error": f"{refused} (ask again)"}
+            return {"directory": os.path.join(device.state_directory, "recordings")}
+
+        with Local(settings.socket, {"status": status, "record": record}) as local:
             loop = Loop(
                 core,
                 link,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from brokers import Broker
@@ -136,3 +138,19 @@ def test_state_is_told_while_a_task_runs(device: Device, controller: Controller)
     assert ("running", 0, 1) in places
     sequences = [state["sequence"] for state in states]
     assert sequences == sorted(sequences)
+
+
+def test_a_recording_on_demand_replays_at_the_desk(device: Device, controller: Controller) -> None:
+    controller.wait_online()
+    controller.send(task("seen-1", [step("a", "/bin/true")]))
+    controller.wait("result", "seen-1")
+    limpet = [sys.executable, "-m", "limpet"]
+    asked = [*limpet, "record", "--json", "--config", str(device.directory / "limpet.toml")]
+    directory = json.loads(subprocess.run(asked, capture_output=True, check=True).stdout)
+    recordings = Path(directory["directory"])
+    until(lambda: list(recordings.glob("*-asked.json")), "a recording")
+    replay = [*limpet, "replay", "--json", str(recordings)]
+    said = subprocess.run(replay, capture_output=True, check=True)
+    *decisions, total = [json.loads(line) for line in said.stdout.splitlines()]
+    assert (total["reason"], total["differ"]) == ("asked", 0)
+    assert any("Submit" in each["input"] for each in decisions)

@@ -28,7 +28,8 @@ from limpet.link import Link
 from limpet.log import Log
 from limpet.loop import Loop
 from limpet.native.core import frame
-from limpet.native.records import STAGES, Event
+from limpet.native.journal import decisions
+from limpet.native.records import RECORD, STAGES, Event, Item
 from limpet.policy import Site
 from manual import ManualCore, policy, settings
 from samples import NOW_MS
@@ -133,6 +134,7 @@ class World:
                 self.note("killed")
                 self.oracle.killed()
             left = self._left()
+            self._replay()
             self._end()
         self.oracle.judge(self.plans, left)
 
@@ -179,6 +181,12 @@ class World:
         self.link._close()
         self.core.close()
         self.oracle.in_flight.clear()
+
+    def _replay(self) -> None:
+        """What the core has recorded of this life leads to the same decisions again."""
+        assert ManualCore.submit(self.core, [Item(RECORD)]) == [None]
+        *_, told = decisions(str(self._directory / "recordings"))
+        assert (told["differ"], told["panics"]) == (0, None), told
 
     def _left(self) -> dict[str, int]:
         """Count what the agent still holds."""

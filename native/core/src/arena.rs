@@ -11,7 +11,8 @@ pub const NONE: u16 = u16::MAX;
 pub const NO_STEP: u8 = u8::MAX;
 
 /// One live task.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Task {
     pub state: State,
     pub generation: u32,
@@ -56,6 +57,7 @@ pub struct Task {
 
 /// Facts about a task that are either so or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TaskFlags {
     /// The outcome is fixed; only finally steps run.
     pub finally: bool,
@@ -80,7 +82,8 @@ pub struct TaskFlags {
 }
 
 /// One step: a link in its task's list.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Step {
     pub next: u16,
     pub index: u8,
@@ -92,6 +95,7 @@ pub struct Step {
 
 /// Why the agent ends an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Cause {
     /// It does not.
     None,
@@ -104,7 +108,8 @@ pub enum Cause {
 }
 
 /// One live attempt.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Attempt {
     pub generation: u32,
     /// Its task's slot; `NONE` once the task has given it up.
@@ -230,11 +235,16 @@ impl Attempt {
 
 /// All slots, with the list of free steps threaded through the pool.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Arena {
+    #[cfg_attr(feature = "serde", serde(with = "crate::runs"))]
     pub tasks: Box<[Task]>,
     /// Earliest deadline of each task, kept apart so that one scan reads little memory.
+    #[cfg_attr(feature = "serde", serde(with = "crate::runs"))]
     pub due: Box<[Instant]>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::runs::linked"))]
     pub steps: Box<[Step]>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::runs"))]
     pub attempts: Box<[Attempt]>,
     free_step: u16,
     free_steps: u16,

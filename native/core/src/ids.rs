@@ -4,6 +4,7 @@ use crate::message::Outcome;
 
 /// What an id stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Kind {
     Free,
     /// The task lives in this slot.
@@ -15,7 +16,8 @@ pub enum Kind {
 }
 
 /// One remembered id.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Entry {
     pub key: u128,
     pub digest: u64,
@@ -28,7 +30,9 @@ pub struct Entry {
 
 /// The table. Never forgets before an entry has expired; full is an answer.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Ids {
+    #[cfg_attr(feature = "serde", serde(with = "crate::runs"))]
     entries: Box<[Entry]>,
 }
 

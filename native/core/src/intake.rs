@@ -193,8 +193,8 @@ impl Machine {
         self.live_bytes += reserve;
     }
 
-    /// With `clock_waived` a full table may also be cleared by a clock that is not trusted: a device
-    /// that never learns the time must not be full for ever.
+    /// With `clock_waived` a full table may also be cleared by a clock that is not trusted: a
+    /// device that never learns the time must not be full for ever.
     fn forget_expired(&mut self, clock_waived: bool) {
         // At most two per call keeps the call short; submissions come faster than ids expire only
         // until the table is full, and then each makes room for the next.

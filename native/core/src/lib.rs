@@ -30,6 +30,8 @@ pub mod machine;
 pub mod message;
 pub mod record;
 mod recovery;
+#[cfg(feature = "serde")]
+mod runs;
 pub mod table;
 pub mod time;
 

@@ -26,6 +26,7 @@ pub const EFFECTS_MAX: usize = BATCH * 6 + ATTEMPTS_MAX as usize * 3;
 
 /// The configured bounds of one machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Limits {
     /// Live tasks, 1 to [`TASKS_MAX`].
     pub tasks: u16,

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 /// Numbers for health reports; they only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Stats {
     /// Inputs handled.
     pub inputs: u64,
@@ -46,6 +47,7 @@ pub struct View {
 
 /// The machine. See the crate's documentation for its four methods.
 #[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Machine {
     pub(crate) limits: Limits,
     pub(crate) arena: Arena,
@@ -65,6 +67,8 @@ pub struct Machine {
     pub(crate) stats: Stats,
     pub(crate) draining: bool,
     pub(crate) reports: u16,
+    /// Empty between two calls of `handle`.
+    #[cfg_attr(feature = "serde", serde(skip))]
     effects: VecDeque<Effect>,
     /// Answers in the order of the questions, each with the record that must be durable first.
     pub(crate) answers: VecDeque<(u64, Answer)>,

@@ -4,6 +4,7 @@ use crate::time::Instant;
 
 /// A live task: its slot, and the generation that tells it from earlier users of the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct TaskRef {
     /// Slot number.
     pub slot: u16,
@@ -13,6 +14,7 @@ pub struct TaskRef {
 
 /// One attempt of a step, in the same form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct AttemptRef {
     /// Slot number.
     pub slot: u16,
@@ -22,6 +24,7 @@ pub struct AttemptRef {
 
 /// How a step or a task ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Outcome {
     /// Not ended yet.
@@ -92,6 +95,7 @@ impl Outcome {
 
 /// Which clock ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u8)]
 pub enum Clock {
     /// None did.
@@ -142,6 +146,7 @@ impl Clock {
 
 /// The condition under which a step runs, as far as it can be told without reading results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum When {
     /// Always; or the condition needs a result and is judged when the step is loaded.
     #[default]
@@ -168,6 +173,7 @@ pub enum When {
 
 /// What the machine keeps of a step's declaration; the rest stays in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct StepHeader {
     /// Runs after the outcome of the task is fixed.
     pub finally: bool,
@@ -185,6 +191,7 @@ pub struct StepHeader {
 
 /// A task to accept.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Submit<'a> {
     /// Returned with the answer.
     pub token: u64,
@@ -209,11 +216,32 @@ pub struct Submit<'a> {
     /// Steps that continuation may add.
     pub additions: u8,
     /// Main steps, then finally steps; 1 to 32.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub steps: &'a [StepHeader],
+}
+
+impl Submit<'_> {
+    fn with_steps(self, steps: &[StepHeader]) -> Submit<'_> {
+        Submit {
+            token: self.token,
+            key: self.key,
+            digest: self.digest,
+            source: self.source,
+            expires_ms: self.expires_ms,
+            clock_waived: self.clock_waived,
+            schedule_to_close_ms: self.schedule_to_close_ms,
+            finally_ms: self.finally_ms,
+            priority: self.priority,
+            bytes: self.bytes,
+            additions: self.additions,
+            steps,
+        }
+    }
 }
 
 /// The clocks and retry rule of one attempt, read from the journal with its step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Spec {
     /// Clock of the attempt, in ms; at least 1.
     pub start_to_close_ms: u32,
@@ -237,6 +265,7 @@ pub struct Spec {
 
 /// Who carries an attempt out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Executor {
     /// A process, started by the driver.
     Process,
@@ -248,6 +277,7 @@ pub enum Executor {
 
 /// What reading a step found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Loaded {
     /// It may start.
     Start(Executor, Spec),
@@ -259,6 +289,7 @@ pub enum Loaded {
 
 /// How an attempt's work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Exit {
     /// With this exit code.
     Code(i32),
@@ -270,6 +301,7 @@ pub enum Exit {
 
 /// What enters the machine.
 #[derive(Debug, Clone, Copy)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Input<'a> {
     /// Time has passed.
     Timeout,
@@ -323,6 +355,7 @@ pub enum Input<'a> {
         /// Which task.
         task: TaskRef,
         /// The steps; none if they were refused by the host.
+        #[cfg_attr(feature = "serde", serde(skip))]
         steps: &'a [StepHeader],
         /// Bytes of the record.
         bytes: u32,
@@ -336,8 +369,46 @@ pub enum Input<'a> {
     },
 }
 
+impl<'a> Input<'a> {
+    /// The steps it brings; mostly none.
+    #[must_use]
+    pub fn steps(&self) -> &'a [StepHeader] {
+        match *self {
+            Input::Submit(Submit { steps, .. }) | Input::Extend { steps, .. } => steps,
+            _ => &[],
+        }
+    }
+
+    /// The same with other steps, which may live longer or less long.
+    #[must_use]
+    pub fn with_steps<'b>(&self, steps: &'b [StepHeader]) -> Input<'b> {
+        match *self {
+            Input::Submit(submit) => Input::Submit(submit.with_steps(steps)),
+            Input::Extend { token, task, bytes, .. } => Input::Extend { token, task, steps, bytes },
+            Input::Timeout => Input::Timeout,
+            Input::Cancel { token, key, source, any, expires_ms } => {
+                Input::Cancel { token, key, source, any, expires_ms }
+            }
+            Input::Durable(seq) => Input::Durable(seq),
+            Input::StoreFailed => Input::StoreFailed,
+            Input::Loaded(attempt, loaded) => Input::Loaded(attempt, loaded),
+            Input::Spawned(attempt) => Input::Spawned(attempt),
+            Input::SpawnFailed { attempt, before_exec } => {
+                Input::SpawnFailed { attempt, before_exec }
+            }
+            Input::Exited { attempt, exit, continues } => {
+                Input::Exited { attempt, exit, continues }
+            }
+            Input::Swept(attempt) => Input::Swept(attempt),
+            Input::Heartbeat(attempt) => Input::Heartbeat(attempt),
+            Input::Delivered(task) => Input::Delivered(task),
+            Input::Drain { until } => Input::Drain { until },
+        }
+    }
+}
+
 /// What is attached to a record by the driver, which holds the bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Attached {
     /// Nothing.
     None,
@@ -350,7 +421,7 @@ pub enum Attached {
 }
 
 /// A signal of the stop ladder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Signal {
     /// SIGTERM, then SIGCONT so that a stopped process can act on it.
     Terminate,
@@ -359,7 +430,7 @@ pub enum Signal {
 }
 
 /// What the machine asks the driver to do. To be performed in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Effect {
     /// Write a record. Its bytes come from `Machine::encode`, at once.
     Append {
@@ -419,6 +490,7 @@ pub enum Effect {
 
 /// The answer to a submission, a cancel or an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Answer {
     /// Whose answer it is.
     pub token: u64,
@@ -430,6 +502,7 @@ pub struct Answer {
 
 /// What was decided about a submission, a cancel or an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Verdict {
     /// Durable; it will reach one outcome.
     Accepted,
@@ -447,6 +520,7 @@ pub enum Verdict {
 
 /// Why the machine refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Reason {
     /// All task slots are taken.
     BusyTasks,

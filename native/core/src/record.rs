@@ -18,7 +18,7 @@ const HEADER_BYTES: usize = 12;
 const TRUSTED: u64 = 1 << 63;
 
 /// One entry of the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Record {
     /// The agent started.
     Opened,
@@ -109,7 +109,7 @@ pub enum Record {
 }
 
 /// The fixed part of an acceptance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Accepted {
     /// Identity.
     pub key: u128,

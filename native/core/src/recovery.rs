@@ -12,6 +12,7 @@ use crate::time::Now;
 /// Agent time and wall time as far as the records tell, across restarts of the agent and the
 /// device.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub(crate) struct Timeline {
     last: Option<Now>,
     /// Nanoseconds known to have passed since the first record.

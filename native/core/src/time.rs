@@ -3,6 +3,7 @@
 /// An instant in nanoseconds on the clock that also counts while the device sleeps
 /// (`CLOCK_BOOTTIME`). Only differences within one boot have a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(pub u64);
 
 impl Instant {
@@ -24,6 +25,7 @@ impl Instant {
 
 /// Everything the machine may know of time at one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Now {
     /// Monotonic instant.
     pub at: Instant,

@@ -16,7 +16,7 @@ use limpet_core::machine::Stats;
 use limpet_core::record::Record;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::exit;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
@@ -97,12 +97,13 @@ impl Driver {
         clear_directories(Path::new(&unstarted.table.task_root), &unstarted.directories);
         let Unstarted { table, host, opened, inbox, stats, timer, journal, .. } = unstarted;
         let to_timer = inbox.clone();
+        let recordings = recordings(settings);
         let threads = vec![
             thread("limpet-spawner", move || {
                 spawner::run(&containment, &to_timer, &spawner_orders);
             })?,
             thread("limpet-journal", move || journal.run(&journal_orders))?,
-            thread("limpet-timer", move || timer.run())?,
+            thread("limpet-timer", move || timer.run(&recordings))?,
         ];
         Ok(Driver { table, host, opened, timer: inbox, stats, threads })
     }
@@ -211,12 +212,23 @@ impl Unstarted {
         };
         let timer = Timer::new(parts, limits.attempts).map_err(descriptor)?;
         let spool = Spool::new(&settings.state_directory.join("logs"));
-        let journal =
-            journal::Journal::new(store, Arc::clone(&table), inbox.clone(), host.clone(), spool);
+        let journal = journal::Journal::new(
+            store,
+            Arc::clone(&table),
+            inbox.clone(),
+            host.clone(),
+            spool,
+            recordings(settings),
+        );
         let unstarted =
             Unstarted { table, host, opened, inbox, stats, timer, journal, directories };
         Ok((journal_orders, spawner_orders, unstarted))
     }
+}
+
+/// Where the machine's last inputs are kept.
+fn recordings(settings: &Settings) -> PathBuf {
+    settings.state_directory.join("recordings")
 }
 
 fn replay(

@@ -15,10 +15,13 @@ use crate::names::{unpack_attempt, unpack_task};
 use crate::settings::{self, Settings};
 use crate::table::Table;
 use crate::uplink::{LinkRecord, Uplink};
-use crate::{frame, intake, names, scan};
+use crate::{frame, intake, names, recording, scan};
 use limpet_core::Instant;
 use limpet_core::message::Exit;
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -137,6 +140,8 @@ pub const LIMPET_HOST_DONE: u32 = 5;
 pub const LIMPET_LIST: u32 = 6;
 /// Start nothing more; after `value` ms, stop what runs; then `LIMPET_DRAINED`.
 pub const LIMPET_DRAIN: u32 = 7;
+/// Write down what the machine was told lately; then `LIMPET_RECORDED`.
+pub const LIMPET_RECORD: u32 = 8;
 
 /// Answer to `token`: `code` is a verdict, `target` the task or all ones.
 pub const LIMPET_ANSWER: u32 = 1;
@@ -156,6 +161,8 @@ pub const LIMPET_LISTED: u32 = 7;
 pub const LIMPET_DRAINED: u32 = 8;
 /// Something is wrong that the operator must know.
 pub const LIMPET_TROUBLE: u32 = 9;
+/// What the machine was told lately is written down; text is `{"file"}`, or `{"fault"}` if not.
+pub const LIMPET_RECORDED: u32 = 10;
 
 export! {
     /// The version that this library was built with.
@@ -223,15 +230,21 @@ export! {
         directory: *const u8, length: usize, after: u64, text_out: *mut u8, size: usize,
         length_out: *mut usize,
     ) {
-        let Some(bytes) = slice(directory, length) else { return Status::Null };
-        let Ok(path) = std::str::from_utf8(bytes) else {
-            return error(Status::Invalid, "cannot read a journal: its path is not UTF-8");
-        };
-        match scan::lines(std::path::Path::new(path), after, size) {
-            Ok((text, more)) if text.is_empty() && more => Status::TooSmall,
-            Ok((text, _)) => copy_out(text.as_bytes(), text_out, size, length_out, false),
-            Err(text) => error(Status::Failed, text),
-        }
+        lines(slice(directory, length), text_out, size, length_out, |path| {
+            scan::lines(path, after, size)
+        })
+    }
+
+    /// Feeds a recorded machine again: JSON lines of its inputs behind number `after`, as many as
+    /// fit, the last with the sum. The path is a file or a directory; nothing is written when there
+    /// are no more.
+    fn limpet_replay(
+        path: *const u8, length: usize, after: u64, text_out: *mut u8, size: usize,
+        length_out: *mut usize,
+    ) {
+        lines(slice(path, length), text_out, size, length_out, |path| {
+            recording::replay(path, after, size)
+        })
     }
 
     /// The last error of this thread, cut to the buffer.
@@ -398,6 +411,22 @@ fn not_by_hand() -> Status {
     error(Status::Invalid, "cannot move a core that has threads")
 }
 
+/// What `read` finds at a path, if it fits.
+fn lines(
+    path: Option<&[u8]>,
+    text_out: *mut u8,
+    size: usize,
+    length_out: *mut usize,
+    read: impl FnOnce(&Path) -> Result<(String, bool), String>,
+) -> Status {
+    let Some(bytes) = path else { return Status::Null };
+    match read(Path::new(OsStr::from_bytes(bytes))) {
+        Ok((text, more)) if text.is_empty() && more => Status::TooSmall,
+        Ok((text, _)) => copy_out(text.as_bytes(), text_out, size, length_out, false),
+        Err(text) => error(Status::Failed, text),
+    }
+}
+
 fn link_told(record: LinkRecord) -> Told {
     Told::Link {
         epoch: record.epoch,
@@ -462,6 +491,7 @@ fn request(core: &Core, item: &LimpetItem, text: &[u8]) -> Result<Request, Statu
             Request::HostDone { attempt, exit: Exit::Code(code), detail }
         }
         LIMPET_LIST => Request::List,
+        LIMPET_RECORD => Request::Record,
         LIMPET_DRAIN => Request::Drain { patience_ms: item.value },
         other => {
             return Err(error(
@@ -508,6 +538,7 @@ fn text_of(told: &Told) -> &str {
         | Told::Work { text, .. }
         | Told::Continue { text, .. }
         | Told::Link { text, .. }
+        | Told::Recorded { text }
         | Told::Trouble { text } => text,
         Told::Listed | Told::Drained => "",
     }
@@ -531,6 +562,7 @@ fn event(told: Told, offset: u32, length: u32) -> LimpetEvent {
         }
         Told::Listed => LimpetEvent { kind: LIMPET_LISTED, ..blank },
         Told::Drained => LimpetEvent { kind: LIMPET_DRAINED, ..blank },
+        Told::Recorded { .. } => LimpetEvent { kind: LIMPET_RECORDED, ..blank },
         Told::Trouble { .. } => LimpetEvent { kind: LIMPET_TROUBLE, ..blank },
     }
 }

@@ -57,6 +57,8 @@ pub enum Request {
     },
     /// Tell the state of every live task.
     List,
+    /// Write down what the machine was told lately.
+    Record,
     /// Start nothing more; stop what runs after so many milliseconds.
     Drain {
         /// Patience in ms.
@@ -152,6 +154,11 @@ pub enum Told {
     Listed,
     /// Nothing runs any more.
     Drained,
+    /// What the machine was told lately is written down, or could not be.
+    Recorded {
+        /// JSON: file, or fault.
+        text: String,
+    },
     /// The driver cannot go on as it should.
     Trouble {
         /// JSON: code, detail.

@@ -52,6 +52,24 @@ pub struct Spec {
     pub cpu_milli: Option<u32>,
 }
 
+impl Spec {
+    /// What of it the machine keeps.
+    #[must_use]
+    pub fn bounds(&self) -> limpet_core::message::Spec {
+        limpet_core::message::Spec {
+            start_to_close_ms: self.start_to_close_ms,
+            heartbeat_ms: self.heartbeat_ms.unwrap_or(0),
+            grace_ms: self.grace_ms,
+            maximum_attempts: u8::try_from(self.retry.maximum_attempts).unwrap_or(u8::MAX),
+            before_exec_only: self.retry.on == crate::plan::RetryOn::BeforeExec,
+            initial_interval_ms: self.retry.initial_interval_ms,
+            backoff_milli: self.retry.backoff_coefficient_milli,
+            maximum_interval_ms: self.retry.maximum_interval_ms,
+            jitter_milli: self.retry.jitter_milli,
+        }
+    }
+}
+
 /// Decides what to do with step `step` of a journaled task; `prior` holds the ends of earlier steps
 /// by index, of which the last for an index counts.
 ///

@@ -33,7 +33,8 @@ EXIT_INTERRUPTED = 130
 OVERVIEW = """\
 an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, surviving power cuts
 
-on the device     run, status, explain, logs, doctor, init, config check, policy show, journal show
+on the device     run, status, record, explain, logs, doctor, init, config check, policy show,
+                    journal show, replay
 on this machine   try, task check, demo
 for the fleet     submit, retry, cancel, watch, devices
 
@@ -200,11 +201,18 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     inner = journal.add_subparsers(metavar="COMMAND", required=True)
     show = _add(inner, "show", _journal_show, "show a journal's records; nothing is changed")
     show.add_argument("directory", metavar="DIR", help="a state directory, or its journal")
+    replay = _add(
+        commands, "replay", _replay, "feed a recorded machine again and compare its decisions"
+    )
+    replay.add_argument("path", metavar="DIR", help="a state directory, or one recording")
     policy = commands.add_parser("policy", help="show: who may run what on this device")
     inner = policy.add_subparsers(metavar="COMMAND", required=True)
     show = _add(inner, "show", _policy_show, "show who may run what, and which line says so")
     doctor = _add(commands, "doctor", _doctor, "say what this machine lends, and what to do")
     status = _add(commands, "status", _status, "ask the agent of this machine how it is")
+    record = _add(
+        commands, "record", _record, "have the agent write down its machine's last inputs"
+    )
     explain = _add(
         commands, "explain", _explain, "tell what happened to a task, and why", "limpet explain app"
     )
@@ -220,7 +228,7 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     logs.add_argument("task", metavar="TASK", help="its id, or SOURCE/ID")
     logs.add_argument("step", nargs="?", metavar="STEP")
     logs.add_argument("--stream", choices=("stdout", "stderr"), help="only this one")
-    for parser in (show, doctor, status, explain, logs):
+    for parser in (show, doctor, status, record, explain, logs):
         parser.add_argument("--config", default=CONFIG_FILE, metavar="FILE")
     _add(commands, "version", _version, "print the version")
 
@@ -319,6 +327,12 @@ def _journal_show(screen: Screen, parsed: argparse.Namespace) -> int:
     return history.show(screen, parsed.directory)
 
 
+def _replay(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import replay
+
+    return replay.show(screen, parsed.path)
+
+
 def _policy_show(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import device
 
@@ -347,6 +361,12 @@ def _status(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import status
 
     return status.ask(screen, parsed.config)
+
+
+def _record(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import status
+
+    return status.record(screen, parsed.config)
 
 
 def _init(screen: Screen, parsed: argparse.Namespace) -> int:

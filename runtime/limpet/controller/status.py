@@ -23,10 +23,18 @@ ANSWER_BYTES_MAX = 4 << 20
 
 def ask(screen: Screen, file: str) -> int:
     """Show what the agent that `file` configures answers; LinkError if none does."""
-    answer = _answer(config.load(file).socket.path)
+    answer = _answer(file, "status")
     screen.record({"kind": "status", **answer})
     for line in lines(answer):
         screen.say(line)
+    return EXIT_OK
+
+
+def record(screen: Screen, file: str) -> int:
+    """Have the agent write down what its machine was told lately; LinkError if none answers."""
+    answer = _answer(file, "record")
+    screen.record({"kind": "recorded", **answer})
+    screen.say(f"recorded in {answer['directory']}; see: limpet replay {answer['directory']}")
     return EXIT_OK
 
 
@@ -48,13 +56,13 @@ def lines(answer: dict[str, Any]) -> list[str]:
     return told + (["", *table] if rows else [])
 
 
-def _answer(path: str) -> dict[str, Any]:
-    received = b""
+def _answer(file: str, question: str) -> dict[str, Any]:
+    path, received = config.load(file).socket.path, b""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(ASK_S)
             client.connect(path)
-            client.sendall(b'{"ask":"status"}\n')
+            client.sendall(orjson.dumps({"ask": question}) + b"\n")
             while not received.endswith(b"\n") and len(received) < ANSWER_BYTES_MAX:
                 piece = client.recv(1 << 16)
                 if not piece:
@@ -63,4 +71,6 @@ def _answer(path: str) -> dict[str, Any]:
         answer: dict[str, Any] = orjson.loads(received)
     except (OSError, ValueError) as error:
         raise LinkError(f"cannot ask the agent at {path}: {error} (is it running?)") from None
+    if "error" in answer:
+        raise LinkError(answer["error"])
     return answer

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-SUBMIT, CANCEL, EXTEND, DELIVERED, HOST_DONE, LIST, DRAIN = range(1, 8)
+SUBMIT, CANCEL, EXTEND, DELIVERED, HOST_DONE, LIST, DRAIN, RECORD = range(1, 9)
 
 # The operations' names in the header.
 OPERATIONS = {
@@ -18,6 +18,7 @@ OPERATIONS = {
     HOST_DONE: "HOST_DONE",
     LIST: "LIST",
     DRAIN: "DRAIN",
+    RECORD: "RECORD",
 }
 KINDS = {
     1: "answer",
@@ -29,6 +30,7 @@ KINDS = {
     7: "listed",
     8: "drained",
     9: "trouble",
+    10: "recorded",
 }
 VERDICTS = {
     1: "accepted",

@@ -8,6 +8,7 @@ use crate::host::{Outbound, Told};
 use crate::names::pack_task;
 use crate::plan::Plan;
 use crate::prepare::{Prepared, prepare};
+use crate::recording::Recording;
 use crate::spool::Spool;
 use crate::store::{Store, StoreError};
 use crate::table::Table;
@@ -79,6 +80,8 @@ pub enum Order {
         /// Index of the step that asked.
         step: u8,
     },
+    /// Keep what the machine was told lately.
+    Record(Box<Recording>),
     /// For tests of the other threads: do nothing for a while.
     Stall(Duration),
     /// Commit what is left and end.
@@ -92,6 +95,7 @@ pub struct Journal {
     timer: Inbox,
     host: Outbound,
     spool: Spool,
+    recordings: PathBuf,
     awaited: bool,
 }
 
@@ -104,8 +108,9 @@ impl Journal {
         timer: Inbox,
         host: Outbound,
         spool: Spool,
+        recordings: PathBuf,
     ) -> Journal {
-        Journal { store, table, timer, host, spool, awaited: false }
+        Journal { store, table, timer, host, spool, recordings, awaited: false }
     }
 
     /// Works until `Close` or until nobody can send any more.
@@ -164,10 +169,23 @@ impl Journal {
                 let text = history::continuation(&self.records(task), step);
                 self.host.push(Told::Continue { task: pack_task(reference), step, text });
             }
+            Order::Record(recording) => self.record(&recording),
             Order::Stall(duration) => std::thread::sleep(duration),
             Order::Close => {}
         }
         Ok(())
+    }
+
+    fn record(&self, recording: &Recording) {
+        let text = match recording.write(&self.recordings) {
+            Ok(file) => serde_json::json!({"file": file}),
+            Err(cause) => {
+                let directory = self.recordings.display();
+                let fault = format!("cannot write into {directory}: {cause} (nothing is kept)");
+                serde_json::json!({"fault": fault})
+            }
+        };
+        self.host.push(Told::Recorded { text: text.to_string() });
     }
 
     fn commit(&mut self) {

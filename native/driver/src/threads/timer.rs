@@ -10,6 +10,7 @@ use crate::host::{Outbound, Request, Told};
 use crate::launch::Work;
 use crate::names::{self, pack_attempt};
 use crate::prepare::Prepared;
+use crate::recording::Recorder;
 use crate::spawn::{AttemptName, SpawnError};
 use crate::threads::attempt::Live;
 use crate::threads::inbox::Patient;
@@ -17,14 +18,15 @@ use crate::threads::journal;
 use crate::threads::spawner::{self, Running};
 use crate::wake::Wake;
 use limpet_core::message::{
-    Attached, AttemptRef, Effect, Executor, Exit, Input, Loaded, Spec, Submit, TaskRef,
+    Attached, AttemptRef, Effect, Executor, Exit, Input, Loaded, Submit, TaskRef,
 };
 use limpet_core::record::{FIXED_BYTES_MAX, Record};
 use limpet_core::{Instant, Machine};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -164,6 +166,7 @@ pub struct Parts {
 pub struct Timer {
     pub(super) parts: Parts,
     poll: OwnedFd,
+    recorder: Recorder,
     pub(super) live: Vec<Option<Live>>,
     buffer: Box<[u8]>,
     /// The bytes that belong to the submission or extension at hand.
@@ -188,6 +191,7 @@ impl Timer {
         let data = epoll::EventData::new_u64(INBOX_TOKEN);
         epoll::add(&poll, parts.wake.as_fd(), data, epoll::EventFlags::IN)?;
         Ok(Timer {
+            recorder: Recorder::new(&parts.machine),
             parts,
             poll,
             live: (0..attempts).map(|_| None).collect(),
@@ -202,8 +206,18 @@ impl Timer {
         })
     }
 
-    /// Works until it is told to close.
-    pub fn run(mut self) {
+    /// Works until it is told to close. If it panics, what led to that is kept in `recordings`.
+    pub fn run(mut self, recordings: &Path) {
+        let worked = catch_unwind(AssertUnwindSafe(|| self.work()));
+        if let Err(panic) = worked {
+            // The last that this process does: now it may wait for the disk.
+            let _ = self.recorder.take("panicked").write(recordings);
+            resume_unwind(panic);
+        }
+        self.close();
+    }
+
+    fn work(&mut self) {
         self.perform();
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while !self.closing {
@@ -219,7 +233,6 @@ impl Timer {
             }
             self.turn();
         }
-        self.close();
     }
 
     /// Everything of one turn but the wait.
@@ -230,6 +243,9 @@ impl Timer {
         }
         if std::mem::take(&mut self.urgent) {
             self.parts.journal.send(journal::Order::Commit);
+        }
+        if let Some(recording) = self.recorder.due(self.parts.clock.at()) {
+            self.parts.journal.send(journal::Order::Record(Box::new(recording)));
         }
         self.parts.journal.flush();
         self.parts.spawner.flush();
@@ -261,6 +277,7 @@ impl Timer {
 
     pub(crate) fn feed(&mut self, input: Input<'_>) {
         let now = self.parts.clock.now();
+        self.recorder.input(&self.parts.machine, now, &input);
         self.parts.machine.handle(now, input);
         self.perform();
     }
@@ -343,6 +360,10 @@ impl Timer {
                     self.feed(Input::Exited { attempt, exit, continues: false });
                 }
             }
+            Request::Record => {
+                let recording = Box::new(self.recorder.take("asked"));
+                self.parts.journal.send(journal::Order::Record(recording));
+            }
             Request::List => self.listing = Some(self.parts.machine.tasks().collect()),
             Request::Drain { patience_ms } => {
                 let until = self.parts.clock.at().after_ms(patience_ms);
@@ -396,7 +417,7 @@ impl Timer {
                     }
                     Work::Publish { .. } | Work::Reboot => Executor::Host,
                 };
-                let bounds = bounds(&spec);
+                let bounds = spec.bounds();
                 (live.work, live.spec) = (Some(work), Some(*spec));
                 Loaded::Start(executor, bounds)
             }
@@ -478,6 +499,7 @@ impl Timer {
 
     pub(crate) fn perform(&mut self) {
         while let Some(effect) = self.parts.machine.poll_effect() {
+            self.recorder.effect(&effect);
             match effect {
                 Effect::Append { seq, task, record, attached, urgent } => {
                     self.append(seq, task, &record, attached);
@@ -562,19 +584,5 @@ impl Timer {
         }
         self.parts.spawner.close(spawner::Order::Close);
         self.parts.journal.close(journal::Order::Close);
-    }
-}
-
-fn bounds(spec: &crate::prepare::Spec) -> Spec {
-    Spec {
-        start_to_close_ms: spec.start_to_close_ms,
-        heartbeat_ms: spec.heartbeat_ms.unwrap_or(0),
-        grace_ms: spec.grace_ms,
-        maximum_attempts: u8::try_from(spec.retry.maximum_attempts).unwrap_or(u8::MAX),
-        before_exec_only: spec.retry.on == crate::plan::RetryOn::BeforeExec,
-        initial_interval_ms: spec.retry.initial_interval_ms,
-        backoff_milli: spec.retry.backoff_coefficient_milli,
-        maximum_interval_ms: spec.retry.maximum_interval_ms,
-        jitter_milli: spec.retry.jitter_milli,
     }
 }
