@@ -29,7 +29,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim chaos duel soak build lock header clean prerequisites
+.PHONY: help demo test check sim fuzz chaos duel soak build lock header clean prerequisites
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ sim: $(BUILT) ## Simulate: SEEDS=N histories of the machine, a twentieth of it o
 
 chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/chaos.py
+
+fuzz: $(BUILT) ## Feed everything that parses with anything: SECONDS=N; KEEP=1 renews the corpus
+	SECONDS=$${SECONDS:-60} $(BIN)/python tests/fuzz.py
 
 duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven faults
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/duel.py
