@@ -29,7 +29,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim chaos duel soak build lock header clean prerequisites
+.PHONY: help demo test check sim chaos duel soak valgrind loom build lock header clean prerequisites
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,14 @@ duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven fau
 
 soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py
+
+valgrind: $(BUILT) ## Watch a C program with every function of the ABI, and the driver's tests
+	PYTHONPATH=tests:tests/e2e $(BIN)/python tests/abi/valgrind.py
+
+# A target folder of its own: the flag would have everything else built anew.
+loom: | prerequisites ## Let the threads' queues meet in every order
+	RUSTFLAGS='--cfg loom' cargo test $(CARGO_WORKSPACE) -p limpet-rings --lib --release \
+	    --target-dir $${CARGO_TARGET_DIR:-native/target}/loom
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 
