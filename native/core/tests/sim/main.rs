@@ -18,7 +18,7 @@ fn small() -> Limits {
 
 /// Runs one seed to its end; returns the hash of everything observable.
 fn run(seed: u64, options: Options) -> (u64, World) {
-    let mut world = World::new(seed, options.limits);
+    let mut world = World::new(seed, options);
     let mut choice = Random(seed ^ 0x5eed | 1);
     let mut plans = Vec::new();
     let mut submitted = 0;
@@ -32,24 +32,25 @@ fn run(seed: u64, options: Options) -> (u64, World) {
             submitted += 1;
         } else if !plans.is_empty() && choice.one_in(40) && world.machine.can_take() {
             let plan = plans[usize::try_from(choice.below(plans.len() as u64)).unwrap()].clone();
-            match choice.below(3) {
+            match choice.below(4) {
                 0 => world.submit(&plan),
-                1 => world.cancel(plan.key, plan.source, false),
+                1 => world.submit(&Plan { digest: plan.digest + 1, ..plan }),
+                2 => world.cancel(plan.key, plan.source, false),
                 _ => world.cancel(plan.key, plan.source + 1, choice.one_in(3)),
             }
         } else if options.crash_one_in > 0 && choice.one_in(options.crash_one_in) {
             world.crash(choice.one_in(2));
-            for plan in plans
-                .iter()
-                .filter(|plan| !world.check.is_accepted(plan.key))
-                .cloned()
-                .collect::<Vec<_>>()
-            {
-                if world.machine.can_take() {
-                    world.submit(&plan);
-                }
-            }
+            send_again(&mut world, &plans);
+        } else if options.unkind && choice.one_in(60) {
+            disturb(&mut world, &mut choice);
+        } else if world.drained {
+            world.restart();
+            send_again(&mut world, &plans);
         } else if !world.step() {
+            if world.store_failed {
+                world.crash(false);
+                continue;
+            }
             assert!(world.quiet(), "tasks live and nothing will ever happen to them");
         }
         assert_eq!(world.machine.stats().never, 0, "a cell that cannot happen happened");
@@ -59,9 +60,32 @@ fn run(seed: u64, options: Options) -> (u64, World) {
     (world.trace, world)
 }
 
+/// Controllers send again what they have had no answer for.
+fn send_again(world: &mut World, plans: &[Plan]) {
+    for plan in plans {
+        if !world.check.is_accepted(plan.key) && world.machine.can_take() {
+            world.submit(plan);
+        }
+    }
+}
+
+fn disturb(world: &mut World, choice: &mut Random) {
+    match choice.below(8) {
+        0 if !world.store_failed => world.fail_disk(),
+        1 => world.drain(),
+        _ => world.set_clock(),
+    }
+}
+
 /// Once faults stop, everything ends within a bound, and every accepted task has had its result.
 fn finish(world: &mut World, plans: &[Plan]) {
+    if world.store_failed {
+        world.crash(false);
+    }
     for _ in 0..60_000 {
+        if world.drained {
+            world.restart();
+        }
         if world.quiet() || !world.step() {
             break;
         }
@@ -99,13 +123,17 @@ fn try_seeds(options: impl Fn(u64) -> Options) -> Vec<World> {
 
 #[test]
 fn without_crashes_every_task_reaches_its_outcome() {
-    try_seeds(|_| Options { tasks: 20, crash_one_in: 0, limits: small() });
+    try_seeds(|_| Options { tasks: 20, crash_one_in: 0, unkind: false, limits: small() });
 }
 
 #[test]
 fn with_crashes_anywhere_nothing_is_lost_and_nothing_runs_twice() {
-    let worlds =
-        try_seeds(|seed| Options { tasks: 20, crash_one_in: 20 + seed % 200, limits: small() });
+    let worlds = try_seeds(|seed| Options {
+        tasks: 20,
+        crash_one_in: 20 + seed % 200,
+        unkind: false,
+        limits: small(),
+    });
     let crashes: u64 = worlds.iter().map(|world| world.crashes).sum();
     assert!(crashes >= worlds.len() as u64, "the world did crash: {crashes}");
     let mut outcomes = std::collections::BTreeMap::<_, u64>::new();
@@ -126,8 +154,18 @@ fn with_crashes_anywhere_nothing_is_lost_and_nothing_runs_twice() {
 }
 
 #[test]
+fn under_clocks_that_jump_and_disks_that_fail_the_promises_hold() {
+    try_seeds(|seed| Options {
+        tasks: 20,
+        crash_one_in: 40 + seed % 300,
+        unkind: true,
+        limits: small(),
+    });
+}
+
+#[test]
 fn one_seed_gives_one_run() {
-    let options = Options { tasks: 20, crash_one_in: 60, limits: small() };
+    let options = Options { tasks: 20, crash_one_in: 60, unkind: true, limits: small() };
     for seed in 0..20 {
         let (first, second) = (run(seed, options), run(seed, options));
         assert_eq!(first.0, second.0, "seed {seed} is not deterministic");
@@ -137,7 +175,8 @@ fn one_seed_gives_one_run() {
 
 #[test]
 fn a_deaf_host_stops_nothing_but_delivery() {
-    let mut world = World::new(5, small());
+    let mut world =
+        World::new(5, Options { tasks: 6, crash_one_in: 0, unkind: false, limits: small() });
     world.host_deaf = true;
     let mut random = Random(99);
     for number in 0..6 {
