@@ -54,7 +54,6 @@ enum What {
 /// What decides between yes and no.
 #[derive(Clone, Copy)]
 pub struct Circumstances {
-    pub wall_ms: u64,
     pub trusted: bool,
     /// The newest trusted time that the machine has seen or read.
     pub floor_ms: u64,

@@ -148,7 +148,6 @@ impl World {
     fn circumstances(&self) -> Circumstances {
         let tasks = u16::try_from(self.machine.tasks().count()).expect("bounded");
         Circumstances {
-            wall_ms: self.wall_ms,
             trusted: self.trusted,
             floor_ms: self.floor_ms,
             seen_ms: self.seen_ms,
@@ -228,11 +227,7 @@ impl World {
         if target == u64::MAX {
             return false;
         }
-        let passed = target.saturating_sub(self.at);
-        self.at += passed;
-        self.real_ms += passed / MS;
-        self.seen_ms += passed.div_ceil(MS);
-        self.wall_ms += passed / MS;
+        self.pass(target.saturating_sub(self.at));
         if deadline <= self.at {
             self.feed(Input::Timeout);
             return true;
@@ -242,6 +237,36 @@ impl World {
             self.happen(happening);
         }
         true
+    }
+
+    /// How many things are under way, each of which may be the next to happen.
+    pub fn waiting(&self) -> usize {
+        self.happenings.iter().flatten().count()
+    }
+
+    /// Lets the one in this place happen, before everything else and at once.
+    pub fn happen_now(&mut self, place: usize) {
+        let happening = self.happenings.iter_mut().filter(|happening| happening.is_some());
+        let happening = happening.skip(place).find_map(Option::take).expect("it waits");
+        self.happen(happening);
+    }
+
+    /// Lets the nearest deadline come before everything that is under way.
+    pub fn be_late(&mut self) {
+        let passed = self.machine.next_deadline().0.saturating_sub(self.at);
+        self.pass(passed);
+        self.feed(Input::Timeout);
+    }
+
+    pub fn unsynced(&self) -> usize {
+        self.disk.len() - self.synced
+    }
+
+    fn pass(&mut self, passed: u64) {
+        self.at += passed;
+        self.real_ms += passed / MS;
+        self.seen_ms += passed.div_ceil(MS);
+        self.wall_ms += passed / MS;
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -542,10 +567,14 @@ impl World {
 
     /// The agent dies; with the power, if `power`. Every process of it goes too.
     pub fn crash(&mut self, power: bool) {
+        let kept = self.random.below(self.unsynced() as u64 + 1);
+        self.crash_with(power, usize::try_from(kept).expect("small"));
+    }
+
+    /// The same, with so many of the records that are not synced.
+    pub fn crash_with(&mut self, power: bool, kept: usize) {
         self.crashes += 1;
-        let unsynced = (self.disk.len() - self.synced) as u64;
-        let kept = self.synced + usize::try_from(self.random.below(unsynced + 1)).expect("small");
-        self.disk.truncate(kept);
+        self.disk.truncate(self.synced + kept);
         self.check.crashed();
         if !power {
             self.find_what_it_met();
