@@ -54,9 +54,8 @@ check: $(INSTALLED) ## Check formats, lints and types
 	cargo fmt --manifest-path native/Cargo.toml --all --check
 	cargo clippy $(CARGO_WORKSPACE) --workspace --all-targets -- -D warnings
 
-sim: $(BUILT) ## Simulate: SEEDS=N histories of the machine, a twentieth of it of the whole agent
-	cargo test $(CARGO_WORKSPACE) -p limpet-core --release --test sim -- --nocapture
-	SEEDS=$$(( ($${SEEDS:-600} + 19) / 20 )) $(BIN)/pytest -q -s tests/sim
+sim: $(BUILT) ## Simulate: SEEDS=N histories of the machine, a twentieth of the whole agent; or SEED=N
+	PYTHONPATH=tests/e2e $(BIN)/python tests/sim/many.py
 
 chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/chaos.py

@@ -16,8 +16,8 @@ from samples import NOW_MS
 
 SOURCE = Path(__file__).with_name("everything.c")
 FLAGS = ["-std=c11", "-D_GNU_SOURCE", "-g", "-O1", "-Wall", "-Wextra", "-Werror"]
-# A step that is a process, and one that its host does. Debian 12's valgrind does not know pidfd_open:
-# there the first is forked, killed and failed.
+# A step that is a process, and one that its host does. The valgrind of Debian 12 does not know
+# pidfd_open: there the first is forked, killed and has failed.
 STEPS = [
     {"name": "a", "tool": "exec", "input": {"argv": ["/bin/true"]}, "allow_failure": True},
     {"name": "b", "tool": "publish", "input": {"topic": "state", "payload": "on"}},

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import program
+
 from samples import ROOT
 
 HEADER = (ROOT / "native/include/limpet.h").read_text(encoding="utf-8")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import program
+
 from limpet.native.ffi_build import MANIFEST
 from results import write
 

@@ -181,17 +181,22 @@ impl Machine {
         self.ids.forget(id);
     }
 
-    /// More lived at once than ever could: the delivery of one is among the records that are gone.
-    /// That was the oldest that had finished. Returns its slot, which is free.
+    /// More live than ever could at once: the delivery of one is among the records that are gone.
+    /// Results are told in turn, so it was the oldest that had finished before; or else its end is
+    /// gone as well. Returns its slot, free.
     fn bury(&mut self) -> Result<u16, ReplayError> {
         let (slot, task) = (0..self.limits.tasks)
             .map(|slot| (slot, self.arena.tasks[slot as usize]))
-            .filter(|(_, task)| task.state != State::Free && task.flags.gap && task.flags.finished)
-            .min_by_key(|(_, task)| task.accepted_seq)
+            .filter(|(_, task)| task.state != State::Free && task.flags.gap)
+            .min_by_key(|(_, task)| (!task.flags.perhaps_delivered, task.accepted_seq))
             .ok_or(ReplayError::AboveLimits)?;
         self.free_task_slot(slot);
         self.recovering -= 1;
-        self.ids.set_kind(task.id, Kind::Ended(task.outcome));
+        let outcome = match task.outcome {
+            Outcome::None => Outcome::Uncertain,
+            known => known,
+        };
+        self.ids.set_kind(task.id, Kind::Ended(outcome));
         Ok(slot)
     }
 
@@ -204,7 +209,9 @@ impl Machine {
     /// Some records are gone. Every task that lives here may have lost some of its history.
     pub fn replay_gap(&mut self) {
         for task in &mut self.arena.tasks {
-            task.flags.gap |= task.state != State::Free;
+            let lives = task.state != State::Free;
+            task.flags.gap |= lives;
+            task.flags.perhaps_delivered |= lives && task.flags.finished;
         }
     }
 

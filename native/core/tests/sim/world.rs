@@ -431,11 +431,13 @@ impl World {
         self.sync();
     }
 
-    /// A compaction rewrites what lives, synced or not, and syncs it before the old is gone.
+    /// A compaction rewrites what lives, synced or not, and syncs it before the old is gone. The
+    /// newest record stays: no number is given out twice.
     fn compact(&mut self) {
         let dead = core::mem::take(&mut self.dead);
         let is_dead = |s: &Stored| dead.iter().any(|(task, from)| s.task == *task && s.seq < *from);
-        self.disk.retain(|stored| !is_dead(stored));
+        let newest = self.disk.last().map(|stored| stored.seq);
+        self.disk.retain(|stored| !is_dead(stored) || Some(stored.seq) == newest);
         self.synced = self.disk.len();
     }
 
