@@ -13,6 +13,9 @@ use crate::check::{Checker, Circumstances};
 use crate::plan::{Behaviour, Plan, Random, random_step};
 
 pub const MS: u64 = 1_000_000;
+/// Kinds of records, as the format numbers them.
+const ACCEPTED: u8 = 4;
+const EXTENDED: u8 = 9;
 
 /// What was written, in order.
 #[derive(Clone)]
@@ -198,6 +201,11 @@ impl World {
             steps: &steps,
         };
         self.feed(Input::Submit(submit));
+        // A task whose id was lost to damage is accepted anew, without what an earlier life added.
+        let written = self.disk.iter().rev().take_while(|stored| stored.seq >= seq);
+        if written.filter(|stored| stored.task == seq).any(|s| s.kind == ACCEPTED) {
+            self.plans.insert(plan.key, plan.clone());
+        }
     }
 
     pub fn cancel(&mut self, key: u128, source: u64, any: bool) {
@@ -325,7 +333,8 @@ impl World {
         let before = self.machine.next_seq();
         let token = self.check.asked_extend(plan.key, self.circumstances());
         self.feed(Input::Extend { token, task, steps: &headers, bytes: 300 });
-        let taken = self.disk.iter().any(|s| s.seq >= before && s.kind == 9 && s.task == accepted);
+        let taken =
+            self.disk.iter().any(|s| s.seq >= before && s.kind == EXTENDED && s.task == accepted);
         if taken {
             self.plans.insert(plan.key, plan);
         }
