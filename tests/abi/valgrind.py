@@ -51,6 +51,7 @@ SKIPPED = {
 EXCLUDED = {
     "driver": PIDFD,
     "process_containment": PIDFD,
+    "process_memory": PIDFD,
     "process_spawn": PIDFD,
     "uplink_tls": TLS,
 }
