@@ -24,15 +24,19 @@ HEADER := native/include/limpet.h
 CBINDGEN_VERSION := 0.29.4
 CBINDGEN := build/cargo/bin/cbindgen
 
+CARGO_MUTANTS_VERSION := 27.1.0
+CARGO_MUTANTS := build/cargo/bin/cargo-mutants
+
 PIP_TOOLS_VERSION := 7.6.2
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --upgrade \
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim chaos duel soak build lock header clean prerequisites
+.PHONY: help demo test check sim chaos duel soak mutants mutants-core build lock header clean
+.PHONY: prerequisites
 
 help: ## List these targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BUILT) ## Run the demonstration: a broker, an agent and its tasks, on this machine
 	@$(BIN)/limpet demo
@@ -66,6 +70,12 @@ duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven fau
 
 soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py
+
+mutants: $(BUILT) ## Put known bugs into a copy of the tree: a test must find each; QUICK=1
+	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/mutate.py $(if $(QUICK),--quick)
+
+mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small way: a test must notice
+	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/core.py
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 
@@ -104,6 +114,10 @@ $(BUILT): $(INSTALLED) $(BUILD_FILES) $(NATIVE_SOURCES)
 
 $(CBINDGEN): | prerequisites
 	cargo install cbindgen --version $(CBINDGEN_VERSION) --locked --quiet --root build/cargo
+
+$(CARGO_MUTANTS): | prerequisites
+	cargo install cargo-mutants --version $(CARGO_MUTANTS_VERSION) --locked --quiet \
+	    --root build/cargo
 
 # Adds up the closing lines of cargo and pytest. A run that ended badly without a failed test, for
 # example because something did not compile, counts as one failure.

@@ -58,6 +58,7 @@ fn attempts_are_bounded() {
     assert_eq!(s.state('d'), State::Queued);
     assert!(s.run('b', Exit::Code(0)).contains("d started 0.1"));
     assert_eq!(s.machine.live_attempts(), 3);
+    assert_eq!(s.machine.stats().attempts, 4, "all that were admitted are counted");
 }
 
 /// A slot of attempts serves again and again, and an answer to an earlier use of it is stale.
