@@ -134,6 +134,13 @@ fn start_to_close_includes_the_start() {
     assert!(s.due(12_500).starts_with("a KILL"));
 
     let mut s = Script::new();
+    s.submit(&plan('c', &[RERUN]));
+    s.until('c', State::Starting);
+    s.set(4_000);
+    s.spawned('c');
+    assert_eq!(s.next_ms(), Some(10_000), "what the start took is gone");
+
+    let mut s = Script::new();
     s.submit(&plan('b', &[RERUN]));
     s.until('b', State::Starting);
     s.due(10_000);

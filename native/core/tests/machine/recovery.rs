@@ -1,10 +1,10 @@
 //! After a restart: what the records say of tasks that were under way.
 
 use crate::script::{FINALLY, Plan, REBOOT, RERUN, STOP, Script, limits, plan};
-use limpet_core::Limits;
 use limpet_core::message::{Executor, Exit, Input, Outcome, StepHeader, When};
 use limpet_core::record::Record;
 use limpet_core::table::State;
+use limpet_core::{Instant, Limits};
 
 fn running(steps: &[StepHeader]) -> Script {
     let mut s = Script::new();
@@ -420,4 +420,37 @@ fn ids_survive() {
     assert!(s.sync().contains("#5 accepted"));
     s.until('a', State::Reporting);
     assert_eq!(s.submit(&plan('e', &[RERUN])), "#6 refused busy_ids");
+}
+
+/// The most that one call can ask for: a batch of tasks that are out of time, one of tasks that are
+/// judged and end, and a full admission. Until all are judged the machine wants to be called at
+/// once.
+#[test]
+fn the_fullest_call_fits_its_queue() {
+    let crowd = Limits { tasks: 128, steps: 256, ids: 128, attempts: 32, ..limits() };
+    let mut s = Script::with(crowd, 1);
+    let names: Vec<_> = (0..128u8).map(|number| char::from(b' ' + number)).collect();
+    for (name, number) in names.iter().zip(0..) {
+        s.submit(&match number {
+            0..32 => Plan { close_ms: 100_000, ..plan(*name, &[RERUN; 2]) },
+            32..96 => plan(*name, &[RERUN]),
+            _ => Plan { priority: 1, ..plan(*name, &[STOP]) },
+        });
+        s.sync();
+    }
+    for name in &names[..32] {
+        s.run(*name, Exit::Code(0));
+    }
+    s.limits.attempts = 64;
+    let (mut s, _) = s.restart(true);
+    for _ in 1..3 {
+        assert_eq!(s.machine.live_attempts(), 0, "all are judged before any is admitted");
+        assert_eq!(s.machine.next_deadline(), Instant(0));
+        s.feed(Input::Timeout);
+    }
+    s.set(200_000);
+    let records = s.disk.len();
+    let said = s.feed(Input::Timeout);
+    assert_eq!(s.machine.live_attempts(), 64);
+    assert_eq!(s.disk.len() - records + said.matches(" load ").count(), 32 * 5 + 64 * 2);
 }
