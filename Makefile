@@ -74,8 +74,8 @@ soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs ro
 mutants: $(BUILT) ## Put known bugs into a copy of the tree: a test must find each; QUICK=1
 	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/mutate.py $(if $(QUICK),--quick)
 
-mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small way: a test must notice
-	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/core.py
+mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small way: a test must notice; AGAIN=1
+	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/core.py $(if $(AGAIN),--again)
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 

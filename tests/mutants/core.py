@@ -2,11 +2,13 @@
 
 `make mutants-core` runs it; it takes its time. What no test notices must stand in `survivors.toml`
 with the reason why none can, and what stands there must still survive: either difference ends the
-run with 1. Places are compared without lines, which drift.
+run with 1. Places are compared without lines, which drift. `--again` leaves out what the last run
+caught: for whoever has written tests since.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -35,10 +37,11 @@ OUTCOMES = {"CaughtMutant": "caught", "MissedMutant": "survived", "Timeout": "hu
 Mutation = tuple[str, str]
 
 
-def hunt() -> int:
+def hunt(again: bool) -> int:
     """Run cargo-mutants on the core; return its exit code."""
-    shutil.rmtree(WORK, ignore_errors=True)
-    WORK.mkdir(parents=True)
+    if not again:
+        shutil.rmtree(WORK, ignore_errors=True)
+    WORK.mkdir(parents=True, exist_ok=True)
     # It copies the workspace alone, beneath TMPDIR; a test of the table looks beside it.
     shutil.copy(ROOT / "ARCHITECTURE.md", WORK)
     environment = {
@@ -54,6 +57,7 @@ def hunt() -> int:
     command += ["--exclude", "core/src/runs.rs", "--cargo-arg=--locked", "--jobs", "2"]
     command += ["--timeout", str(TEST_TIMEOUT_S), "--build-timeout", str(BUILD_TIMEOUT_S)]
     command += ["--output", str(WORK), "--colors", "never"]
+    command += ["--iterate"] if again else []
     return subprocess.run(command, cwd=ROOT / "native", env=environment).returncode
 
 
@@ -69,6 +73,18 @@ def read(outcomes: Path) -> tuple[Counter[str], Counter[Mutation]]:
         if outcome == "survived":
             survived[named(told["scenario"]["Mutant"]["name"])] += 1
     return counts, survived
+
+
+def caught_before() -> int:
+    """Return how many the runs before this one have caught.
+
+    cargo-mutants lists what did not build among them; each run adds that to a list of ours.
+    """
+    unviable, listed = WORK / "unviable.txt", WORK / "mutants.out" / "previously_caught.txt"
+    with unviable.open("a") as file:
+        file.write((WORK / "mutants.out" / "unviable.txt").read_text())
+    before = set(listed.read_text().splitlines()) if listed.exists() else set()
+    return len(before - set(unviable.read_text().splitlines()))
 
 
 def named(name: str) -> Mutation:
@@ -87,18 +103,23 @@ def explained() -> Counter[Mutation]:
 
 def main() -> int:
     """Run, compare, and write what came of it."""
-    code = hunt()
+    parser = argparse.ArgumentParser(description="Every small change to the core.")
+    parser.add_argument("--again", action="store_true", help="leave out what was caught last time")
+    again = parser.parse_args().again
+    code = hunt(again)
     # 0: all were caught; 2: some survived; 3: some hung. The rest is no verdict on mutants.
     if code not in (0, 2, 3):
         return code
     counts, survived = read(WORK / "mutants.out" / "outcomes.json")
+    counts["caught"] += caught_before()
     known = explained()
     for (file, mutant), times in (survived - known).items():
         print(f"survived without a reason, {times} times: {file}: {mutant}")
     for (file, mutant), times in (known - survived).items():
         print(f"has a reason and does not survive, {times} times: {file}: {mutant}")
     measured = {**counts, "survived without a reason": (survived - known).total()}
-    results.write("mutants-core", "make mutants-core", measured)
+    command = "make mutants-core" + (" AGAIN=1" if again else "")
+    results.write("mutants-core", command, measured)
     return int(survived != known)
 
 
