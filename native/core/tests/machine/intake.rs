@@ -103,6 +103,9 @@ fn expired_is_refused_and_time_does_not_run_back() {
     assert_eq!(s.submit(&waived(900_000)), "#3 refused expired", "by whatever the clock says");
     s.now.wall_ms = WALL_MS;
     assert_eq!(s.submit(&waived(900_000)), "#4 refused expired", "which does not run back");
+    s.set(51_000);
+    s.now.wall_ms = WALL_MS;
+    assert_eq!(s.submit(&waived(901_000)), "#5 refused expired", "but on");
     assert_eq!(s.machine.known_wall_ms(), WALL_MS + 50_000);
     s.now.trusted = true;
     assert!(s.submit(&at(50_001)).contains("a accepted"), "what was not trusted does not count");

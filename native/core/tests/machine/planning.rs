@@ -2,8 +2,7 @@
 
 use crate::script::{FINALLY, Plan, RERUN, STOP, Script, limits, plan};
 use limpet_core::Limits;
-use limpet_core::message::Outcome;
-use limpet_core::message::{Exit, Input, StepHeader, When};
+use limpet_core::message::{Exit, Input, Outcome, StepHeader, TaskRef, When};
 use limpet_core::table::State;
 
 fn asks(s: &mut Script, name: char) -> String {
@@ -131,4 +130,16 @@ fn added_steps_have_conditions_too() {
     assert!(s.run('a', Exit::Code(1)).ends_with("a load 3; a is loading"));
     s.until('a', State::Reporting);
     assert_eq!(s.steps('a'), "0 succeeded, 1 failed, 2 skipped, 3 succeeded");
+}
+
+/// Only a submission and an extension bring steps, and those can be exchanged for equal ones that
+/// live elsewhere.
+#[test]
+fn an_input_tells_the_steps_it_brings() {
+    let steps = [RERUN, STOP];
+    let task = TaskRef { slot: 0, generation: 0 };
+    let input = Input::Extend { token: 1, task, steps: &steps, bytes: 10 };
+    assert_eq!(input.steps(), steps);
+    assert_eq!(input.with_steps(&steps[1..]).steps(), [STOP]);
+    assert_eq!(Input::Timeout.steps(), []);
 }
