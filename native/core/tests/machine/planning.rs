@@ -143,3 +143,19 @@ fn an_input_tells_the_steps_it_brings() {
     assert_eq!(input.with_steps(&steps[1..]).steps(), [STOP]);
     assert_eq!(Input::Timeout.steps(), []);
 }
+
+/// Steps that were added count against lowered limits as all others do: what just fits is read.
+#[test]
+fn added_steps_meet_lowered_limits() {
+    let mut s = Script::new();
+    s.submit(&planner(2, &[RERUN]));
+    asks(&mut s, 'a');
+    s.extend('a', &[RERUN; 2]);
+    for (steps, fits) in [(2, false), (3, true), (4, true)] {
+        let mut next = Script::with(Limits { steps, ..limits() }, 1);
+        let mut replay = s.disk.iter().map(|stored| {
+            next.machine.replay(stored.seq, stored.task, stored.record.kind(), &stored.bytes)
+        });
+        assert_eq!(replay.all(|read| read.is_ok()), fits, "{steps} steps");
+    }
+}

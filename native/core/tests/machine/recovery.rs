@@ -164,6 +164,19 @@ fn the_clock_of_the_whole_is_exact_within_a_boot() {
     assert!(!flags(&next).flags.clock_uncertain);
 }
 
+/// What passed before a task was accepted is none of its time.
+#[test]
+fn the_clock_of_the_whole_begins_with_the_acceptance() {
+    let mut s = Script::new();
+    s.submit(&plan('b', &[RERUN]));
+    s.set(5_000);
+    s.submit(&Plan { close_ms: 20_000, ..plan('a', &[RERUN]) });
+    s.until('a', State::Running);
+    s.set(9_000);
+    let (next, _) = s.restart(false);
+    assert_eq!(next.next_ms(), Some(25_000));
+}
+
 /// Across boots the time without power counts when both ends are trusted; else it is not counted
 /// and the task says that it could not be.
 #[test]
@@ -420,6 +433,21 @@ fn ids_survive() {
     assert!(s.sync().contains("#5 accepted"));
     s.until('a', State::Reporting);
     assert_eq!(s.submit(&plan('e', &[RERUN])), "#6 refused busy_ids");
+}
+
+/// A step that was put back before it ran is not in flight: after a crash it starts as if for the
+/// first time, even if it must not be repeated, and nobody suspects it.
+#[test]
+fn what_was_put_back_is_not_in_flight() {
+    for step in [STOP, RERUN] {
+        let mut s = Script::new();
+        s.submit(&plan('a', &[step]));
+        s.until('a', State::Loading);
+        s.drain(0);
+        assert!(s.feed(Input::Timeout).contains("a interrupted 0!"));
+        let (_, said) = s.restart(false);
+        assert!(said.contains("a started 0.1; ") || said.contains("a started 0.1!; "), "{said}");
+    }
 }
 
 /// The most that one call can ask for: a batch of tasks that are out of time, one of tasks that are
