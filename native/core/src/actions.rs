@@ -527,7 +527,7 @@ impl Machine {
         }
     }
 
-    pub(crate) fn start_finally(&mut self, slot: u16) {
+    fn start_finally(&mut self, slot: u16) {
         let first = self.arena.tasks[slot as usize].first;
         let is_finally = |at: &u16| self.arena.steps[*at as usize].header.finally;
         let next = self.arena.steps_of(first).find(is_finally).unwrap_or(NONE);

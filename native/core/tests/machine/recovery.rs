@@ -251,6 +251,21 @@ fn a_clock_that_ran_out_meanwhile_ends_the_task() {
     assert!(said.contains("a result timed_out"), "{said}");
 }
 
+/// A decision that is made again names the step that it found the task at.
+#[test]
+fn a_decision_names_its_step() {
+    let mut s = Script::new();
+    s.spec.maximum_attempts = 2;
+    s.submit(&plan('a', &[RERUN, RERUN]));
+    s.run('a', Exit::Code(0));
+    s.run('a', Exit::Code(1));
+    assert_eq!(s.state('a'), State::Backoff);
+    assert!(s.cancel('a').contains("a cancel requested!; a decided cancelled at 1!"));
+    let asked = s.disk.iter().position(|one| one.record == Record::CancelRequested);
+    let mut next = s.restarted(&s.disk[..=asked.expect("written")], true);
+    assert!(next.recover().contains("a decided cancelled at 1!"));
+}
+
 /// The end of a step by the clock of the whole, without the decision behind it, leads to the
 /// decision that was lost and not to a failure.
 #[test]
