@@ -85,7 +85,7 @@ def _serve(settings: Config, rules: Policy, log: Log) -> None:
         told = {name: value for name, value in opened.items() if name != "arithmetic"}
         log.info("core.open", version=__version__, **told)
         device = settings.device
-        identity = Identity(device.prefix, device.name, _facts(settings, opened["containment"]))
+        identity = Identity(device.prefix, device.name, _facts(settings, opened))
         agent = Agent(identity, rules, frame, lambda: os.urandom(8).hex(), log)
         link = Link(
             settings.broker,
@@ -154,12 +154,13 @@ def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
     }
 
 
-def _facts(settings: Config, containment: str) -> dict[str, object]:
+def _facts(settings: Config, opened: dict[str, object]) -> dict[str, object]:
     """Return what presence tells of this agent."""
     limits = settings.limits
     return {
         "version": __version__,
         "protocol": 1,
-        "containment": containment,
+        "containment": opened["containment"],
+        "memory": opened["memory"],
         "limits": {"tasks": limits.tasks, "steps": limits.steps, "attempts": limits.attempts},
     }

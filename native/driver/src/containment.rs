@@ -28,9 +28,12 @@ use rustix::process::{
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
 use census::{Identity, Process, carries, census};
 use cgroup::Hierarchy;
+use limits::Controllers;
+pub use limits::{Limits, Meter, Usage};
 
 mod census;
 mod cgroup;
+mod limits;
 
 /// How long a sweep waits for what it has killed. A process in an uninterruptible sleep can take
 /// longer; it is then counted as remaining and a later sweep may find it gone.
@@ -59,11 +62,21 @@ pub enum Tier {
     Marker,
 }
 
+/// What this system lends, as results, presence and `doctor` report it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Tiers {
+    /// What finds descendants: `cgroup_v2`, `cgroup_v1` or `marker`.
+    pub containment: &'static str,
+    /// What keeps an attempt within its memory: `cgroup_v2`, `cgroup_v1` or `none`.
+    pub memory: &'static str,
+}
+
 /// Finds and kills the descendants of this instance's attempts. Shared by threads.
 #[derive(Debug)]
 pub struct Containment {
     instance: String,
     hierarchy: Option<Hierarchy>,
+    controllers: Controllers,
     leaders: Arc<Leaders>,
 }
 
@@ -80,6 +93,7 @@ struct Leaders {
 #[derive(Debug)]
 pub struct Cell {
     target: Target,
+    meter: Option<Meter>,
     leaders: Arc<Leaders>,
 }
 
@@ -124,7 +138,13 @@ impl Containment {
             Tier::CgroupV1 => Some(Hierarchy::first_version(instance)?),
             Tier::Marker => None,
         };
-        Some(Containment { instance: instance.to_owned(), hierarchy, leaders: Arc::default() })
+        let controllers = hierarchy.as_ref().map(|found| Controllers::probe(instance, found));
+        Some(Containment {
+            instance: instance.to_owned(),
+            hierarchy,
+            controllers: controllers.unwrap_or_default(),
+            leaders: Arc::default(),
+        })
     }
 
     /// The best-effort tier, which needs nothing but `/proc`.
@@ -141,22 +161,34 @@ impl Containment {
         }
     }
 
-    /// An empty cell for one attempt.
+    /// Both axes, by their names.
+    pub fn tiers(&self) -> Tiers {
+        Tiers { containment: self.tier(), memory: self.controllers.memory_tier() }
+    }
+
+    /// Those of `limits` that nothing here keeps, by their names in a task.
+    pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
+        self.controllers.not_enforced(limits)
+    }
+
+    /// An empty cell for one attempt, within `limits`.
     ///
     /// # Errors
     ///
-    /// `name` belongs to another instance, or its group cannot be made.
-    pub fn create(&self, name: &AttemptName) -> io::Result<Cell> {
+    /// `name` belongs to another instance, or its groups cannot be made or limited.
+    pub fn create(&self, name: &AttemptName, limits: &Limits) -> io::Result<Cell> {
         if name.instance != self.instance {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is of another instance"));
         }
         let group = format!("{}-{}-{}", name.task, name.step, name.attempt);
-        let group =
+        let contained =
             self.hierarchy.as_ref().map(|hierarchy| hierarchy.create(&group)).transpose()?;
         // The NUL that ends the entry keeps attempt 1 from matching attempt 10.
         let needle = format!("{MARKER}={}\0", name.marker()).into_bytes();
-        let target = Target { needle, groups: group.into_iter().collect(), leader: None };
-        Ok(Cell { target, leaders: Arc::clone(&self.leaders) })
+        let target = Target { needle, groups: contained.into_iter().collect(), leader: None };
+        let mut cell = Cell { target, meter: None, leaders: Arc::clone(&self.leaders) };
+        cell.meter = self.controllers.limit(&group, limits, &mut cell.target.groups)?;
+        Ok(cell)
     }
 
     /// Forks the leader of `cell` with `fork` and registers it, so that nobody takes it for a stray
@@ -195,7 +227,8 @@ impl Containment {
     /// Kills whatever an earlier run of this instance has left, and removes its groups. Only before
     /// the first attempt: it spares none. Blocks for at most [`LEFTOVERS_LIMIT`].
     pub fn sweep_leftovers(&self) -> Swept {
-        let groups = self.hierarchy.as_ref().map(Hierarchy::groups).unwrap_or_default();
+        let mut groups = self.hierarchy.as_ref().map(Hierarchy::groups).unwrap_or_default();
+        groups.extend(self.controllers.groups());
         let needle = format!("{MARKER}={}:", self.instance).into_bytes();
         self.clear(&Target { needle, groups, leader: None }, LEFTOVERS_LIMIT)
     }
@@ -348,9 +381,14 @@ impl Leaders {
 }
 
 impl Cell {
-    /// The attempt's control group, when the tier has one; its process list is `cgroup.procs`.
-    pub fn group(&self) -> Option<&PathBuf> {
-        self.target.groups.first()
+    /// The attempt's control groups, one per hierarchy; their process lists are `cgroup.procs`.
+    pub fn groups(&self) -> &[PathBuf] {
+        &self.target.groups
+    }
+
+    /// What tells the memory it takes, where anything does; only once.
+    pub fn take_meter(&mut self) -> Option<Meter> {
+        self.meter.take()
     }
 }
 

@@ -1,7 +1,7 @@
 //! Opening and closing: reads the journal into a machine, starts the threads, ends them again.
 
 use crate::clock::Clock;
-use crate::containment::{Containment, become_subreaper};
+use crate::containment::{Containment, Tiers, become_subreaper};
 use crate::host::{Outbound, Request};
 use crate::names;
 use crate::settings::{Containing, Settings};
@@ -47,8 +47,9 @@ pub struct Opened {
     pub tasks: usize,
     /// Processes of an earlier run that were still alive, and were killed.
     pub leftovers: u32,
-    /// What finds descendants.
-    pub containment: &'static str,
+    /// What contains attempts and keeps them within their limits.
+    #[serde(flatten)]
+    pub tiers: Tiers,
     /// Bytes of the machine's arena.
     pub arena_bytes: usize,
     /// Its terms: what, how many, bytes of one, why that many.
@@ -84,7 +85,7 @@ impl Driver {
         });
         become_subreaper().map_err(|cause| failed("become a subreaper", &cause))?;
         let (journal_orders, spawner_orders, mut unstarted) =
-            Unstarted::assemble(settings, clock, instance, containment.tier(), random())?;
+            Unstarted::assemble(settings, clock, instance, containment.tiers(), random())?;
         // Whatever an earlier run left behind ends before any task of it is judged.
         let swept = containment.sweep_leftovers();
         unstarted.opened.leftovers = swept.killed;
@@ -169,7 +170,7 @@ impl Unstarted {
         settings: &Settings,
         clock: Clock,
         instance: String,
-        containment: &'static str,
+        tiers: Tiers,
         seed: u64,
     ) -> Result<Orders, String> {
         let table = Arc::new(Table::parse(settings.table.to_string().as_bytes())?);
@@ -178,7 +179,7 @@ impl Unstarted {
         let arena_bytes = limits.arena_bytes();
         let terms = limits.arithmetic().into_iter();
         let arithmetic = terms.map(|t| (t.name, t.count, t.bytes, t.reason)).collect();
-        let mut opened = Opened { arena_bytes, arithmetic, containment, ..Opened::default() };
+        let mut opened = Opened { arena_bytes, arithmetic, tiers, ..Opened::default() };
         let mut owners = vec![Owner::default(); limits.tasks as usize];
         let directory = settings.state_directory.join("journal");
         let options = Options { segment_bytes: settings.segment_bytes, instance: seed };
@@ -207,7 +208,7 @@ impl Unstarted {
             journal: to_journal,
             spawner: to_spawner,
             instance,
-            containment,
+            tiers,
             stats: Arc::clone(&stats),
         };
         let timer = Timer::new(parts, limits.attempts).map_err(descriptor)?;

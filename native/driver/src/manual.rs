@@ -4,6 +4,7 @@
 //! What the spawner would be asked to do comes out as JSON effects; how the world answers goes in.
 
 use crate::clock::Clock;
+use crate::containment::Tiers;
 use crate::driver::Unstarted;
 use crate::host::Request;
 use crate::names::{pack_attempt, unpack_attempt};
@@ -62,8 +63,9 @@ impl Manual {
         let at = Arc::new(AtomicU64::new(at.0));
         let clock = Clock::by_hand(&settings.boot_id_file, settings.clock, Arc::clone(&at))?;
         let name = "manual".to_owned();
+        let tiers = Tiers { containment: "manual", memory: "manual" };
         let (journal_orders, spawner_orders, parts) =
-            Unstarted::assemble(settings, clock, name, "manual", seed)?;
+            Unstarted::assemble(settings, clock, name, tiers, seed)?;
         let mut manual = Manual { parts, at, journal_orders, spawner_orders, effects: Vec::new() };
         manual.parts.timer.perform();
         manual.settle();
@@ -144,7 +146,7 @@ impl Manual {
 
 fn shown(order: &spawner::Order) -> Option<Value> {
     Some(match order {
-        spawner::Order::Spawn { attempt, name, launch } => json!({
+        spawner::Order::Spawn { attempt, name, launch, .. } => json!({
             "spawn": pack_attempt(*attempt), "task": name.task, "step": name.step,
             "attempt": name.attempt, "argv": launch.argv,
         }),

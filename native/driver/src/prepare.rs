@@ -3,6 +3,7 @@
 //! It decides only the order of the checks. The bytes come from a journal, so each may be damaged.
 #![forbid(unsafe_code)]
 
+use crate::containment::Limits;
 use crate::expand::{Ended, expand};
 use crate::launch::{Refusal, Work};
 use crate::plan::{Extension, Plan, Retry};
@@ -42,14 +43,10 @@ pub struct Spec {
     pub grace_ms: u32,
     /// When it is repeated.
     pub retry: Retry,
-    /// Memory of all its processes; `None` leaves it to the pool.
-    pub memory_bytes: Option<u64>,
+    /// What its processes may use together.
+    pub limits: Limits,
     /// Output spooled to its log.
     pub output_bytes: u64,
-    /// Processes and threads at once; `None` leaves them to the containment.
-    pub pids: Option<u32>,
-    /// Thousandths of one processor; `None` leaves it to the scheduler.
-    pub cpu_milli: Option<u32>,
 }
 
 impl Spec {
@@ -141,9 +138,11 @@ fn spec(table: &Table, plan: &Plan, index: usize) -> Spec {
         heartbeat_ms: step.clocks.heartbeat_ms,
         grace_ms: step.clocks.grace_ms,
         retry: step.retry.clone(),
-        memory_bytes: step.limits.memory_bytes.or(ceilings.and_then(|bounds| bounds.memory_bytes)),
+        limits: Limits {
+            memory_bytes: step.limits.memory_bytes.or(ceilings.and_then(|b| b.memory_bytes)),
+            pids: step.limits.pids,
+            cpu_milli: step.limits.cpu_milli,
+        },
         output_bytes: output.unwrap_or(OUTPUT_BYTES),
-        pids: step.limits.pids,
-        cpu_milli: step.limits.cpu_milli,
     }
 }

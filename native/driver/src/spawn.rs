@@ -27,7 +27,7 @@ use rustix::process::{
     pidfd_open, waitid,
 };
 
-use crate::containment::{Cell, Containment};
+use crate::containment::{Cell, Containment, Limits};
 use crate::launch::Launch;
 use account::Account;
 pub(crate) use child::stop_ignoring;
@@ -112,11 +112,14 @@ pub fn spawn(
     containment: &Containment,
     name: &AttemptName,
     launch: &Launch,
+    limits: &Limits,
 ) -> Result<Child, SpawnError> {
-    let mut started = start(containment, name, launch);
+    let mut started = start(containment, name, launch, limits);
     for _ in 1..TRIES {
         match started {
-            Err(ref error) if error.code == TAKEN => started = start(containment, name, launch),
+            Err(ref error) if error.code == TAKEN => {
+                started = start(containment, name, launch, limits);
+            }
             _ => break,
         }
     }
@@ -127,6 +130,7 @@ fn start(
     containment: &Containment,
     name: &AttemptName,
     launch: &Launch,
+    limits: &Limits,
 ) -> Result<Child, SpawnError> {
     let program = program(launch)?;
     let account = launch.user.as_deref().map(account).transpose()?.flatten();
@@ -136,8 +140,8 @@ fn start(
         failure("directory_unusable", format!("open directory {object}"), &cause)
     })?;
     let mut cell = containment
-        .create(name)
-        .map_err(|cause| failure("containment_failed", "create the control group", &cause))?;
+        .create(name, limits)
+        .map_err(|cause| failure("containment_failed", "create the control groups", &cause))?;
     let plumb = |cause: io::Error| failure("spawn_failed", "make the descriptors", &cause);
     let pipes = Pipes::new(account.as_ref()).map_err(plumb)?;
     let stdin = launch.stdin.as_deref().map_or_else(|| Ok(Stdio::null()), stdin).map_err(plumb)?;
@@ -151,8 +155,8 @@ fn start(
         environment,
         // Entered after 3 was taken for the report.
         directory: fcntl_dupfd_cloexec(&directory, REPORT_FD + 1).map_err(|e| plumb(e.into()))?,
-        group: open_group(&cell)
-            .map_err(|cause| failure("containment_failed", "open the control group", &cause))?,
+        groups: open_groups(&cell)
+            .map_err(|cause| failure("containment_failed", "open the control groups", &cause))?,
         report: pipes.report.1,
         occupant: (occupant.dev(), occupant.ino()),
         account,
@@ -281,10 +285,12 @@ fn secret(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn open_group(cell: &Cell) -> io::Result<Option<OwnedFd>> {
-    let open =
-        |group: &PathBuf| fs::OpenOptions::new().write(true).open(group.join("cgroup.procs"));
-    Ok(cell.group().map(open).transpose()?.map(OwnedFd::from))
+fn open_groups(cell: &Cell) -> io::Result<Vec<OwnedFd>> {
+    let open = |group: &PathBuf| {
+        let file = fs::OpenOptions::new().write(true).open(group.join("cgroup.procs"))?;
+        Ok(file.into())
+    };
+    cell.groups().iter().map(open).collect()
 }
 
 /// [`OOM_SCORE`], or the agent's own where that is higher: lowering it takes a privilege.

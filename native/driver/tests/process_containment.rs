@@ -4,7 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
 
-use limpet_driver::containment::{Containment, Swept, Tier, become_subreaper};
+use limpet_driver::containment::{Containment, Limits, Swept, Tier, become_subreaper};
 use limpet_driver::spawn::{Child, spawn};
 use rustix::process::Signal;
 use tempfile::{TempDir, tempdir};
@@ -65,7 +65,8 @@ impl Scene {
 
     fn start(&self, containment: &Containment, attempt: u32, argv: &[&str]) -> Child {
         let launch = launch(self.directory.path(), argv);
-        spawn(containment, &name(&self.instance, attempt), &launch).expect("a child")
+        spawn(containment, &name(&self.instance, attempt), &launch, &Limits::default())
+            .expect("a child")
     }
 
     /// Starts a tree, waits until each of `words` has told its pid, and returns the descendants.
@@ -95,7 +96,7 @@ fn assert_swept(containment: &Containment, scene: &Scene, hidden: bool) {
     assert_eq!(containment.sweep(&child.cell), expected, "{}", containment.tier());
     assert!(members.iter().all(has_ended));
     assert_eq!(read_all(&child.stdout), "", "nobody holds the output");
-    assert!(child.cell.group().is_none_or(|group| !group.exists()));
+    assert!(!child.cell.groups().iter().any(|group| group.exists()));
     assert_eq!(reap(&child).exit_status(), Some(0), "the leader's own status is kept");
 }
 
@@ -257,7 +258,10 @@ fn leftovers_of_a_killed_agent_are_swept() {
         let swept = containment.sweep_leftovers();
         assert_eq!(swept, Swept { killed: 1, remaining: 0 }, "{}", containment.tier());
         assert_eq!(containment.sweep_leftovers(), Swept { killed: 0, remaining: 0 });
-        assert!(containment.create(&name(&scene.instance, 1)).is_ok(), "its name is free again");
+        assert!(
+            containment.create(&name(&scene.instance, 1), &Limits::default()).is_ok(),
+            "its name is free again"
+        );
         assert!(!spared_members.iter().any(has_ended));
         assert_eq!(spared.sweep(&spared_child.cell).remaining, 0);
         reap(&spared_child);
@@ -288,7 +292,7 @@ fn reaps_strays() {
 fn foreign_names_are_refused() {
     let scene = Scene::new();
     for containment in tiers(&scene.instance) {
-        assert!(containment.create(&name("another", 1)).is_err());
+        assert!(containment.create(&name("another", 1), &Limits::default()).is_err());
     }
     let probed = Containment::probe(&scene.instance).tier();
     let lends = |tier| Containment::of_tier(&scene.instance, tier).is_some();

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use limpet_driver::containment::Containment;
+use limpet_driver::containment::{Containment, Limits};
 use limpet_driver::launch::Launch;
 use limpet_driver::spawn::{SpawnError, spawn};
 use tempfile::{TempDir, tempdir};
@@ -24,7 +24,8 @@ fn scene() -> (TempDir, Containment, String) {
 
 fn run_launch(launch: &Launch) -> Ended {
     let (_, containment, instance) = scene();
-    let child = spawn(&containment, &name(&instance, 1), launch).expect("a child");
+    let child =
+        spawn(&containment, &name(&instance, 1), launch, &Limits::default()).expect("a child");
     end(&containment, child)
 }
 
@@ -35,7 +36,8 @@ fn run(argv: &[&str]) -> String {
 
 fn refusal(launch: &Launch) -> SpawnError {
     let (_, containment, instance) = scene();
-    let refused = spawn(&containment, &name(&instance, 1), launch).expect_err("a refusal");
+    let refused = spawn(&containment, &name(&instance, 1), launch, &Limits::default())
+        .expect_err("a refusal");
     assert!(refused.before_exec, "{refused:?}");
     assert!(refused.detail.starts_with("cannot "), "{refused:?}");
     refused
@@ -71,7 +73,8 @@ fn acts() {
             let containment = Containment::marker_only(&instance);
             let argv = ["/bin/sh", "-c", "trap '' TERM HUP; read line <&3; :"];
             let launch = launch(directory.path(), &argv);
-            let child = spawn(&containment, &name(&instance, 1), &launch).expect("a child");
+            let child = spawn(&containment, &name(&instance, 1), &launch, &Limits::default())
+                .expect("a child");
             println!("child {}", child.pid.as_raw_pid());
             wait_readable(&child.pidfd);
         }
@@ -108,7 +111,8 @@ fn the_environment_is_exact() {
     fs::write(&secret, "two\n\n").expect("a secret");
     let mut launch = launch(directory.path(), &["/usr/bin/env"]);
     launch.secrets = vec![("TOKEN".to_owned(), secret)];
-    let child = spawn(&containment, &name(&instance, 3), &launch).expect("a child");
+    let child =
+        spawn(&containment, &name(&instance, 3), &launch, &Limits::default()).expect("a child");
     let marker = format!("LIMPET_ATTEMPT={instance}:7:0:3");
     let expected = format!("{marker}\nLIMPET_FD=3\nPATH=/usr/bin:/bin\nTOKEN=two\n");
     assert_eq!(end(&containment, child).stdout, expected.trim_end());
@@ -158,7 +162,8 @@ fn a_program_leads_its_session() {
                 echo $(ps -o sid=,pgid= -p $$) $$; pwd; echo said >&3; echo wrong >&2; exit 5";
     let cwd = directory.path().join("task");
     let launch = launch(&cwd, &["/bin/sh", "-c", tell]);
-    let child = spawn(&containment, &name(&instance, 1), &launch).expect("a child");
+    let child =
+        spawn(&containment, &name(&instance, 1), &launch, &Limits::default()).expect("a child");
     let pid = child.pid.as_raw_pid();
     let ended = end(&containment, child);
     let cwd = cwd.canonicalize().expect("it was made");
@@ -267,10 +272,11 @@ fn third_descriptor() {
     let (directory, containment, instance) = scene();
     for attempt in 0..8 {
         let say = launch(directory.path(), &["/bin/sh", "-c", "echo here >&3"]);
-        let child = spawn(&containment, &name(&instance, attempt), &say).expect("a child");
+        let child = spawn(&containment, &name(&instance, attempt), &say, &Limits::default())
+            .expect("a child");
         assert_eq!(end(&containment, child).report, "here");
         let missing = launch(directory.path(), &["/nowhere"]);
-        let refused = spawn(&containment, &name(&instance, attempt), &missing);
+        let refused = spawn(&containment, &name(&instance, attempt), &missing, &Limits::default());
         assert_eq!(refused.expect_err("a refusal").code, "exec_failed");
     }
 }

@@ -82,6 +82,17 @@ def containment(tier: str) -> Finding:
     return Finding("warn", "containment", tier, advice)
 
 
+def memory(tier: str) -> Finding:
+    """Judge what keeps every step within its memory limit."""
+    if tier.startswith("cgroup"):
+        return Finding("ok", "memory", tier)
+    advice = (
+        "nothing keeps a step within its memory limit: run as root or with Delegate=yes; on a "
+        "Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and restart"
+    )
+    return Finding("warn", "memory", tier, advice)
+
+
 def disk(directory: str, free_bytes: int, needed_bytes: int) -> Finding:
     """Judge the room for the journal's two segments, which are filled in advance."""
     found = f"{directory}: {format_size(free_bytes >> 20 << 20)} free"
@@ -143,7 +154,11 @@ def examine_core() -> list[Finding]:
                 opened: dict[str, Any] = core.stats()["opened"]
         except LimpetError as error:
             return [Finding("fail", "core", present.cell(str(error)))]
-    return [*arena(opened["arena_bytes"], opened["arithmetic"]), containment(opened["containment"])]
+    return [
+        *arena(opened["arena_bytes"], opened["arithmetic"]),
+        containment(opened["containment"]),
+        memory(opened["memory"]),
+    ]
 
 
 def arena(total_bytes: int, terms: list[list[Any]]) -> list[Finding]:

@@ -40,7 +40,7 @@ const SECOND_VERSION: Brake = Brake { file: "cgroup.freeze", on: "1", off: "0" }
 /// A place below which this instance may make groups.
 #[derive(Debug)]
 pub(super) struct Hierarchy {
-    base: PathBuf,
+    pub base: PathBuf,
     brake: Option<Brake>,
     pub tier: Tier,
 }
@@ -72,11 +72,20 @@ impl Hierarchy {
     /// Makes an empty group. A leftover of the same name is removed first, if it is empty.
     pub fn create(&self, name: &str) -> io::Result<PathBuf> {
         let group = self.base.join(name);
-        match fs::remove_dir(&group) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => fs::create_dir(&group)?,
-        }
+        make(&group)?;
         Ok(group)
+    }
+
+    /// Lets the groups of this instance have a controller of version 2, if the system lends it.
+    pub fn enable(&self, controller: &str) -> bool {
+        let lend = |group: &Path| {
+            let file = group.join("cgroup.subtree_control");
+            let lent = read_table(&file).unwrap_or_default();
+            lent.split_whitespace().any(|name| name == controller)
+                || fs::write(file, format!("+{controller}")).is_ok()
+        };
+        let second = self.tier == Tier::CgroupV2;
+        second && self.base.parent().is_some_and(lend) && lend(&self.base)
     }
 
     /// Every group of this instance.
@@ -108,6 +117,21 @@ impl Drop for Hierarchy {
         // Refused by the kernel while an attempt's group is still there.
         let _ = fs::remove_dir(&self.base);
     }
+}
+
+/// Makes an empty group. A leftover of the same name is removed first, if it is empty.
+pub(super) fn make(group: &Path) -> io::Result<()> {
+    match fs::remove_dir(group) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        // With its base, should another containment of this instance have taken that along.
+        _ => fs::create_dir_all(group),
+    }
+}
+
+/// Where this instance may make groups of version 1 with `controller`.
+pub(super) fn base_of_first_version(instance: &str, controller: &str) -> Option<PathBuf> {
+    let mounts = read_table("/proc/self/mountinfo")?;
+    writable_base(&own_directory(&mounts, &membership()?, controller)?, instance)
 }
 
 /// Kills everything in `group` at once, where the kernel can (5.14, version 2 only).
@@ -156,7 +180,8 @@ fn subtree(group: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn children(group: &Path) -> Vec<PathBuf> {
+/// The groups directly below `group`.
+pub(super) fn children(group: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(group) else {
         return Vec::new();
     };

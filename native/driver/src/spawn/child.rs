@@ -46,8 +46,8 @@ pub(super) struct Plan {
     pub environment: Strings,
     /// Working directory; not on descriptor 3.
     pub directory: OwnedFd,
-    /// `cgroup.procs` of the attempt's group, open for writing.
-    pub group: Option<OwnedFd>,
+    /// `cgroup.procs` of the attempt's groups, open for writing.
+    pub groups: Vec<OwnedFd>,
     pub report: OwnedFd,
     /// Device and inode of whatever holds descriptor 3 in the parent.
     pub occupant: (u64, u64),
@@ -141,7 +141,7 @@ impl Plan {
         let at = |stage| move |errno| (stage, errno);
         setsid().map_err(at(Stage::Session))?;
         reset_signals();
-        if let Some(group) = &self.group {
+        for group in &self.groups {
             // 0 is the writer itself.
             write(group, b"0").map_err(at(Stage::Containment))?;
         }

@@ -1,5 +1,6 @@
 //! What the timer keeps of one live attempt: its descriptors, what it said, how it ended.
 
+use crate::containment::{Limits, Meter, Tiers, Usage};
 use crate::launch::Work;
 use crate::output::{HeadTail, Parts, ReportLines, ReportSummary};
 use crate::prepare::Spec;
@@ -52,8 +53,11 @@ pub struct Live {
     cpu_ms: (u64, u64),
     /// Processes killed after the leader's end.
     pub stragglers: u32,
-    /// What found them.
-    pub containment: &'static str,
+    /// What contains it and keeps it within its limits.
+    pub tiers: Tiers,
+    meter: Option<Meter>,
+    usage: Usage,
+    not_enforced: Vec<&'static str>,
 }
 
 impl Live {
@@ -79,8 +83,17 @@ impl Live {
             ended_ms: 0,
             cpu_ms: (0, 0),
             stragglers: 0,
-            containment: "",
+            tiers: Tiers::default(),
+            meter: None,
+            usage: Usage::default(),
+            not_enforced: Vec::new(),
         }
+    }
+
+    /// What it may use.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.spec.as_ref().map(|spec| spec.limits).unwrap_or_default()
     }
 
     /// Lets the outputs be logged under the name of the task's working directory.
@@ -112,6 +125,7 @@ impl Live {
         (self.pid, self.pidfd) = (Some(running.pid), Some(running.pidfd));
         self.pipes = [Some(stdout), Some(stderr), Some(report)];
         self.report = Some(ReportLines::new());
+        (self.meter, self.not_enforced) = (running.meter, running.not_enforced);
     }
 
     /// Signals the leader and its process group, at once and without waiting for anybody. The
@@ -172,7 +186,11 @@ impl Live {
             return false;
         }
         self.cpu_ms = cpu_ms(pid);
-        let exit = if status.exited() {
+        self.usage = self.meter.take().map(|meter| meter.read()).unwrap_or_default();
+        let exit = if self.usage.kills > 0 {
+            self.reason = Some(("memory_exceeded".to_owned(), self.exceeded()));
+            Exit::OutOfMemory
+        } else if status.exited() {
             Exit::Code(status.exit_status().unwrap_or(-1))
         } else {
             Exit::Signal(status.terminating_signal().unwrap_or(0))
@@ -186,6 +204,12 @@ impl Live {
             self.summary = report.finish(now_ms);
         }
         true
+    }
+
+    fn exceeded(&self) -> String {
+        let (bytes, kills) = (self.limits().memory_bytes.unwrap_or(0), self.usage.kills);
+        let killed = if kills == 1 { "a process".to_owned() } else { format!("{kills} processes") };
+        format!("cannot stay within {bytes} bytes: the kernel killed {killed} of it")
     }
 
     /// Lets the dead leader go. Only after its descendants are gone.
@@ -267,9 +291,11 @@ impl Live {
             "detail": reason.as_ref().map(|reason| &reason.1),
             "result": result,
             "stdout": told(&parts[0]), "stderr": told(&parts[1]),
-            "user_ms": self.cpu_ms.0, "system_ms": self.cpu_ms.1, "peak_bytes": 0,
+            "user_ms": self.cpu_ms.0, "system_ms": self.cpu_ms.1,
+            "peak_bytes": self.usage.peak_bytes, "limit_bytes": self.limits().memory_bytes,
+            "memory": self.tiers.memory, "not_enforced": self.not_enforced,
             "stragglers": self.stragglers, "started_ms": self.started_ms,
-            "ended_ms": self.ended_ms, "containment": self.containment,
+            "ended_ms": self.ended_ms, "containment": self.tiers.containment,
         });
         fit(&mut end)
     }

@@ -4,7 +4,7 @@
 //! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
 //! waiting: those are the timer's, which signals leaders and groups by itself.
 
-use crate::containment::{Cell, Containment};
+use crate::containment::{Cell, Containment, Limits, Meter};
 use crate::launch::Launch;
 use crate::spawn::{AttemptName, spawn};
 use crate::spool;
@@ -29,6 +29,8 @@ pub enum Order {
         name: AttemptName,
         /// What to run.
         launch: Box<Launch>,
+        /// What it may use.
+        limits: Limits,
     },
     /// Signal everything but the leader.
     Signal {
@@ -65,6 +67,10 @@ pub struct Running {
     pub pidfd: OwnedFd,
     /// Its standard output, standard error and report descriptor.
     pub pipes: [OwnedFd; 3],
+    /// Tells the memory it takes, where anything does.
+    pub meter: Option<Meter>,
+    /// Limits that nothing keeps here.
+    pub not_enforced: Vec<&'static str>,
 }
 
 /// Works until `Close` or until nobody can send any more.
@@ -72,11 +78,13 @@ pub fn run(containment: &Arc<Containment>, timer: &Inbox, orders: &Receiver<Orde
     let mut cells: HashMap<AttemptRef, Cell> = HashMap::new();
     while let Ok(order) = orders.recv() {
         match order {
-            Order::Spawn { attempt, name, launch } => {
-                let spawned = spawn(containment, &name, &launch).map(|child| {
+            Order::Spawn { attempt, name, launch, limits } => {
+                let spawned = spawn(containment, &name, &launch, &limits).map(|mut child| {
+                    let meter = child.cell.take_meter();
+                    let not_enforced = containment.not_enforced(&limits);
                     cells.insert(attempt, child.cell);
                     let pipes = [child.stdout, child.stderr, child.report];
-                    Running { pid: child.pid, pidfd: child.pidfd, pipes }
+                    Running { pid: child.pid, pidfd: child.pidfd, pipes, meter, not_enforced }
                 });
                 timer.send(Message::Spawned { attempt, spawned: Box::new(spawned) });
             }

@@ -6,6 +6,7 @@
 //! the host's queue is only tried. So nothing that is slow moves a deadline.
 
 use crate::clock::Clock;
+use crate::containment::Tiers;
 use crate::host::{Outbound, Request, Told};
 use crate::launch::Work;
 use crate::names::{self, pack_attempt};
@@ -156,8 +157,8 @@ pub struct Parts {
     pub spawner: Patient<spawner::Order>,
     /// Stable id of the state directory.
     pub instance: String,
-    /// What finds descendants, for results.
-    pub containment: &'static str,
+    /// What contains attempts and keeps them within their limits, for results.
+    pub tiers: Tiers,
     /// Where counters are left for whoever asks.
     pub stats: Arc<Mutex<limpet_core::machine::Stats>>,
 }
@@ -407,7 +408,7 @@ impl Timer {
 
     fn loaded(&mut self, attempt: AttemptRef, prepared: Prepared) {
         let mut live = Live::new(attempt);
-        live.containment = self.parts.containment;
+        live.tiers = self.parts.tiers;
         let loaded = match prepared {
             Prepared::Start { work, spec } => {
                 let executor = match &work {
@@ -561,8 +562,9 @@ impl Timer {
             Some(Work::Process(launch)) => {
                 live.log_to(&launch.directory);
                 let name = AttemptName { instance, task, step, attempt: u32::from(number) };
+                let limits = live.limits();
                 let launch = Box::new(launch);
-                self.parts.spawner.send(spawner::Order::Spawn { attempt, name, launch });
+                self.parts.spawner.send(spawner::Order::Spawn { attempt, name, launch, limits });
             }
             Some(work @ (Work::Publish { .. } | Work::Reboot)) => {
                 let text = super::telling::host_work(&work);

@@ -104,6 +104,30 @@ fn a_chatty_stderr_and_a_held_pipe_block_nothing() {
 }
 
 #[test]
+fn a_step_that_passes_its_memory_is_told_so_where_it_is_kept() {
+    let mut rig = Rig::new();
+    let hog = "x = bytearray(b'x') * (400 << 20)";
+    let mut step = step("hog", json!({"argv": ["/usr/bin/python3", "-c", hog]}));
+    step["limits"] = json!({"memory_bytes": 64 << 20});
+    rig.submit("hog", json!([step]));
+    let told = rig.result("hog")["steps"][0].clone();
+    assert_eq!(told["limit_bytes"], 64 << 20, "{told:#}");
+    if told["memory"] == "none" {
+        assert_eq!(
+            (&told["outcome"], &told["not_enforced"]),
+            (&json!("succeeded"), &json!(["memory"]))
+        );
+    } else {
+        assert_eq!(told["outcome"], "out_of_memory", "{told:#}");
+        assert_eq!(
+            (&told["reason"], &told["not_enforced"]),
+            (&json!("memory_exceeded"), &json!([]))
+        );
+        assert!(told["peak_bytes"].is_null() || told["peak_bytes"].as_u64() <= Some(64 << 20));
+    }
+}
+
+#[test]
 fn what_is_not_allowed_is_refused_before_anything_is_kept() {
     let mut rig = Rig::new();
     let mut plan = rig.plan("no", json!([step("no", json!({"argv": ["/bin/true"]}))]));

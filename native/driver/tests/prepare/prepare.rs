@@ -33,10 +33,13 @@ fn a_step_starts_with_its_bounds() {
     };
     assert_eq!(launch.argv, ["/usr/bin/dpkg", "-i", FILE]);
     assert_eq!((spec.start_to_close_ms, spec.heartbeat_ms, spec.grace_ms), (60_000, None, 5_000));
-    assert_eq!((spec.memory_bytes, spec.output_bytes), (Some(209_715_200), 65_536));
+    assert_eq!((spec.limits.memory_bytes, spec.output_bytes), (Some(209_715_200), 65_536));
     assert_eq!(spec.retry.maximum_attempts, 1);
     let Prepared::Start { work, spec } = of(2, &[]) else { panic!("it starts") };
-    assert_eq!((work, spec.memory_bytes, spec.output_bytes), (Work::Reboot, None, OUTPUT_BYTES));
+    assert_eq!(
+        (work, spec.limits.memory_bytes, spec.output_bytes),
+        (Work::Reboot, None, OUTPUT_BYTES)
+    );
 }
 
 /// A condition that does not hold skips the step; of several ends of a step the last one counts.
