@@ -127,6 +127,29 @@ fn a_step_that_passes_its_memory_is_told_so_where_it_is_kept() {
     }
 }
 
+/// A segment whose header cannot be read may have held any number of records: as many numbers count
+/// as lost, and the machine gives none of them again.
+#[test]
+fn a_device_with_a_damaged_segment_goes_on() {
+    for damaged in 0..2 {
+        let mut rig = Rig::new();
+        let steps = json!([step("a", json!({"argv": ["/bin/true"]}))]);
+        rig.submit("before", steps.clone());
+        rig.result("before");
+        rig.stop();
+        let journal = std::fs::read_dir(rig.path("journal")).expect("listed");
+        let mut files: Vec<_> = journal.map(|entry| entry.expect("an entry").path()).collect();
+        files.retain(|path| path.extension().is_some_and(|kind| kind == "journal"));
+        files.sort();
+        let mut bytes = std::fs::read(&files[damaged]).expect("read");
+        bytes[..64].iter_mut().for_each(|byte| *byte ^= 0x55);
+        std::fs::write(&files[damaged], bytes).expect("written");
+        rig.restart();
+        rig.submit("after", steps);
+        assert_eq!(rig.result("after")["outcome"], "succeeded");
+    }
+}
+
 #[test]
 fn what_is_not_allowed_is_refused_before_anything_is_kept() {
     let mut rig = Rig::new();
@@ -149,6 +172,22 @@ fn a_restart_keeps_results_and_identities() {
     rig.restart();
     let again = rig.submit_again("kept", json!([step("ok", json!({"argv": ["/bin/true"]}))]));
     assert_eq!(again["outcome"], "succeeded", "the id is remembered with its outcome");
+}
+
+#[test]
+fn what_an_earlier_run_left_ends_before_its_tasks_are_replayed() {
+    let mut rig = Rig::new();
+    let instance = std::fs::read_to_string(rig.path("instance")).expect("made by the first run");
+    let mut left = std::process::Command::new("/bin/sleep")
+        .arg("60")
+        .env("LIMPET_ATTEMPT", format!("{instance}:1:0:1"))
+        .spawn()
+        .expect("a process that looks like an attempt of the first run");
+    rig.restart();
+    let survived = rig::alive(&left.id().to_string());
+    // It may have been reaped already, as one that the driver adopted.
+    let _ = left.kill().and_then(|()| left.wait());
+    assert_eq!((rig.leftovers(), survived), (1, false));
 }
 
 #[test]

@@ -99,11 +99,20 @@ impl Rig {
         serde_json::from_value(settings).expect("the settings are well formed")
     }
 
-    pub fn restart(&mut self) {
+    pub fn stop(&mut self) {
         self.driver = None;
+    }
+
+    pub fn restart(&mut self) {
+        self.stop();
         self.results.clear();
         std::fs::create_dir_all(self.path("tasks")).expect("a directory can be made");
         self.driver = Some(Driver::open(&self.settings()).expect("the driver opens"));
+    }
+
+    /// Processes of an earlier run that the last start has ended.
+    pub fn leftovers(&self) -> u32 {
+        self.driver().opened.leftovers
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
