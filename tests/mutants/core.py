@@ -28,7 +28,7 @@ CARGO = ROOT / "build" / "cargo" / "bin"
 
 # The tests of the core end within seconds, of a busy machine within some more: what takes this long
 # has lost its way, and is noticed.
-TEST_TIMEOUT_S = 60
+TEST_TIMEOUT_S = 30
 BUILD_TIMEOUT_S = 120
 # Of the simulator: enough to notice, few enough for hundreds of runs.
 SEEDS = 12
