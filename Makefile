@@ -32,8 +32,8 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim chaos duel soak mutants mutants-core build lock header clean
-.PHONY: prerequisites
+.PHONY: help demo test check sim chaos duel soak valgrind loom mutants mutants-core build lock
+.PHONY: header clean prerequisites
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,9 +58,8 @@ check: $(INSTALLED) ## Check formats, lints and types
 	cargo fmt --manifest-path native/Cargo.toml --all --check
 	cargo clippy $(CARGO_WORKSPACE) --workspace --all-targets -- -D warnings
 
-sim: $(BUILT) ## Simulate: SEEDS=N histories of the machine, a twentieth of it of the whole agent
-	cargo test $(CARGO_WORKSPACE) -p limpet-core --release --test sim -- --nocapture
-	SEEDS=$$(( ($${SEEDS:-600} + 19) / 20 )) $(BIN)/pytest -q -s tests/sim
+sim: $(BUILT) ## Simulate: SEEDS=N histories of the machine, a twentieth of the whole agent; or SEED=N
+	PYTHONPATH=tests/e2e $(BIN)/python tests/sim/many.py
 
 chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/chaos.py
@@ -70,6 +69,14 @@ duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven fau
 
 soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py
+
+valgrind: $(BUILT) ## Watch a C program with every function of the ABI, and the driver's tests
+	PYTHONPATH=tests:tests/e2e $(BIN)/python tests/abi/valgrind.py
+
+# A target folder of its own: the flag would have everything else built anew.
+loom: | prerequisites ## Let the threads' queues meet in every order
+	RUSTFLAGS='--cfg loom' cargo test $(CARGO_WORKSPACE) -p limpet-rings --lib --release \
+	    --target-dir $${CARGO_TARGET_DIR:-native/target}/loom
 
 mutants: $(BUILT) ## Put known bugs into a copy of the tree: a test must find each; QUICK=1
 	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/mutate.py $(if $(QUICK),--quick)

@@ -96,6 +96,30 @@ def soak(told: Measured) -> str:
     )
 
 
+def sim(told: Measured) -> str:
+    """Say how much was lived through."""
+    machine = [told[name] for name in ("calm", "crashes", "everything")]
+    agent = told["whole agent"]
+    return (
+        f"{sum(kind['worlds'] for kind in machine)} histories of the machine with "
+        f"{sum(kind['crashes'] for kind in machine)} crashes and "
+        f"{sum(kind['results'] for kind in machine)} results; all {told['exhaustive']['histories']} "
+        f"histories of a tiny machine; {agent['worlds']} of the whole agent with {agent['tasks']} "
+        f"tasks, {agent['lives']} lives and {agent['faults']} faults"
+    )
+
+
+def valgrind(told: Measured) -> str:
+    """Say what was watched, and what was seen."""
+    watched = [told["program"], *told["tests"].values()]
+    return (
+        f"{told['program']['functions']} functions and "
+        f"{sum(target['tests'] for target in told['tests'].values())} tests: "
+        f"{sum(one['errors'] for one in watched)} errors, "
+        f"{sum(one['bytes definitely lost'] for one in watched)} bytes definitely lost"
+    )
+
+
 def mutants(told: Measured) -> str:
     """Say how many known bugs the tests have found."""
     rows = told["mutants"]
@@ -120,13 +144,27 @@ PROOFS = [
         chaos,
     ),
     Proof(
-        "The same, whatever the machine is told in whatever order, and wherever it dies",
+        "The same, whatever the machine is told in whatever order, and wherever it dies; clocks jump "
+        "by decades, disks tear, stall, rot and fail, a broker repeats, reorders and forgets",
         "`make sim`: `native/core/tests/sim`, `tests/sim`",
+        "sim",
+        sim,
     ),
     Proof(
         "The journal loses no committed record: each call of the disk fails in turn, each byte is "
         "flipped in turn, every truncation, a full disk at each write",
         "`native/driver/src/store/tests.rs`, `native/driver/tests/store.rs`",
+    ),
+    Proof(
+        "Neither the C ABI nor the driver reads, writes or loses memory that it must not",
+        "`make valgrind`: a C program that calls every function of the header, the driver's tests",
+        "valgrind",
+        valgrind,
+    ),
+    Proof(
+        "Threads lose no message and no wake-up, and none waits for ever",
+        "`make loom`: every order in which the threads of `native/rings` can meet, up to two "
+        "preemptions",
     ),
     Proof(
         "What happens to everybody's first agent does not happen to this one",

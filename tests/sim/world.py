@@ -106,7 +106,8 @@ class World:
         self._crossings_left: int | None = None
         self._poller = select.poll()
         self._alive = False
-        self._life = 0
+        self.lives = 0
+        self.faults = 0
         self._dialled = 0
         self._signalled = False
         self._boot = 0
@@ -141,7 +142,7 @@ class World:
     # --- the agent's life -----------------------------------------------------------------------
 
     def _start(self) -> None:
-        self._life += 1
+        self.lives += 1
         site_settings = settings(self._directory, self._policy.table) | {"clock": "always"}
         self.core = Core(self, site_settings)
         self._alive, self._signalled = True, False
@@ -277,10 +278,10 @@ class World:
 
     def _answer(self, delay_ms: int, **answer: Any) -> None:
         """Tell the core after a while, if it is still the same core."""
-        life = self._life
+        life = self.lives
 
         def tell() -> None:
-            if self._alive and self._life == life:
+            if self._alive and self.lives == life:
                 self.core.inject(**answer)
                 self.core_moved()
 
@@ -311,10 +312,10 @@ class World:
     def _dial(self, _target: dict[str, Any]) -> int:
         self.perhaps_die()
         self._dialled += 1
-        epoch, life = self._dialled, self._life
+        epoch, life = self._dialled, self.lives
 
         def arrive() -> None:
-            if not self._alive or self._life != life:
+            if not self._alive or self.lives != life:
                 return
             if not self.broker.up or self.chance.random() < 0.1:
                 why = {"code": "refused", "detail": "made up"}
@@ -370,6 +371,7 @@ class World:
             ("terminate", self._terminate),
         ]
         name, fault = self.chance.choice(faults)
+        self.faults += 1
         self.note(f"fault {name}")
         fault()
 

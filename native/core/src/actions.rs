@@ -534,7 +534,7 @@ impl Machine {
         self.go_to(slot, next);
     }
 
-    fn finish(&mut self, slot: u16) {
+    pub(crate) fn finish(&mut self, slot: u16) {
         self.skip_open_steps(slot, true);
         let seq = self.append(slot, Record::Finished, Attached::None, true);
         let task = self.task(slot);

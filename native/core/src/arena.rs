@@ -73,6 +73,8 @@ pub struct TaskFlags {
     pub gap: bool,
     /// Read back: steps ran that nobody knows; what added them is missing.
     pub lost_steps: bool,
+    /// It had finished before a gap, so its delivery may be among the records that are gone.
+    pub perhaps_delivered: bool,
     /// Read back: the last step asked for more steps, and nobody has answered.
     pub planning: bool,
     /// Read back: the host refused the steps that the last step asked for.
@@ -169,6 +171,7 @@ impl Task {
             unreaped: false,
             gap: false,
             lost_steps: false,
+            perhaps_delivered: false,
             planning: false,
             refused_plan: false,
             finished: false,

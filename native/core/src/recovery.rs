@@ -1,7 +1,7 @@
 //! Reading the journal back: a fold over its records, then one judgement per task.
 
 use crate::actions::End;
-use crate::arena::NONE;
+use crate::arena::{NO_STEP, NONE};
 use crate::ids::Kind;
 use crate::machine::Machine;
 use crate::message::{Attached, Clock, Outcome};
@@ -112,11 +112,14 @@ impl Machine {
             Record::Checkpoint => {}
             Record::Accepted(accepted) => {
                 let steps = accepted.steps as usize;
-                let slot = self.arena.free_task().ok_or(ReplayError::AboveLimits)?;
-                let id = self.replay_id(accepted.key)?;
-                if steps > self.arena.free_steps() as usize {
-                    return Err(ReplayError::AboveLimits);
+                while steps > self.arena.free_steps() as usize {
+                    self.bury()?;
                 }
+                let id = self.replay_id(accepted.key)?;
+                let slot = match self.arena.free_task() {
+                    Some(slot) => slot,
+                    None => self.bury()?,
+                };
                 self.place(slot, id, seq, &accepted, headers.iter());
                 self.recovering += 1;
                 let used_ms = self.timeline.passed_ms();
@@ -153,19 +156,48 @@ impl Machine {
     /// them. What an untrusted clock said then may not be known any more; but if any had expired by
     /// it, then so had the first to expire.
     fn replay_id(&mut self, key: u128) -> Result<u16, ReplayError> {
-        let full = self.ids.free_slot().is_none();
         let stale =
             self.ids.find(key).filter(|id| !matches!(self.ids.get(*id).kind, Kind::Live(_)));
-        let forgotten = || match self.ids.expired(self.timeline.wall_ms()) {
-            None if self.timeline.doubted => self.ids.first_to_expire(),
-            expired => expired,
-        };
-        let forgotten = if full { forgotten() } else { None };
-        if let Some(id) = stale.or(forgotten) {
-            self.released.push((self.ids.get(id).seq, u64::MAX));
-            self.ids.forget(id);
+        if let Some(id) = stale {
+            self.release_id(id);
+        }
+        while self.ids.free_slot().is_none() {
+            let forgotten = match self.ids.expired(self.timeline.wall_ms()) {
+                None if self.timeline.doubted => self.ids.first_to_expire(),
+                expired => expired,
+            };
+            match forgotten {
+                Some(id) => self.release_id(id),
+                None => {
+                    self.bury()?;
+                }
+            }
         }
         self.ids.free_slot().ok_or(ReplayError::AboveLimits)
+    }
+
+    fn release_id(&mut self, id: u16) {
+        self.released.push((self.ids.get(id).seq, u64::MAX));
+        self.ids.forget(id);
+    }
+
+    /// More live than ever could at once: the delivery of one is among the records that are gone.
+    /// Results are told in turn, so it was the oldest that had finished before; or else its end is
+    /// gone as well. Returns its slot, free.
+    fn bury(&mut self) -> Result<u16, ReplayError> {
+        let (slot, task) = (0..self.limits.tasks)
+            .map(|slot| (slot, self.arena.tasks[slot as usize]))
+            .filter(|(_, task)| task.state != State::Free && task.flags.gap)
+            .min_by_key(|(_, task)| (!task.flags.perhaps_delivered, task.accepted_seq))
+            .ok_or(ReplayError::AboveLimits)?;
+        self.free_task_slot(slot);
+        self.recovering -= 1;
+        let outcome = match task.outcome {
+            Outcome::None => Outcome::Uncertain,
+            known => known,
+        };
+        self.ids.set_kind(task.id, Kind::Ended(outcome));
+        Ok(slot)
     }
 
     /// What the store must release again after a replay: pairs of a task and the first record to
@@ -177,7 +209,9 @@ impl Machine {
     /// Some records are gone. Every task that lives here may have lost some of its history.
     pub fn replay_gap(&mut self) {
         for task in &mut self.arena.tasks {
-            task.flags.gap |= task.state != State::Free;
+            let lives = task.state != State::Free;
+            task.flags.gap |= lives;
+            task.flags.perhaps_delivered |= lives && task.flags.finished;
         }
     }
 
@@ -195,7 +229,11 @@ impl Machine {
             return if flags.gap { Ok(()) } else { Err(Malformed::Value.into()) };
         };
         self.skip_before(slot, at);
-        let free_steps = self.arena.free_steps();
+        if let Record::Extended { steps, .. } = record {
+            while u16::from(steps) > self.arena.free_steps() {
+                self.bury()?;
+            }
+        }
         let boot = self.now.boot;
         let task = &mut self.arena.tasks[slot as usize];
         match record {
@@ -226,9 +264,6 @@ impl Machine {
             }
             Record::Extended { after, steps } => {
                 task.flags.planning = false;
-                if u16::from(steps) > free_steps {
-                    return Err(ReplayError::AboveLimits);
-                }
                 // The host refused: the step that asked is the one that failed.
                 task.flags.refused_plan = steps == 0;
                 let reserve =
@@ -305,14 +340,22 @@ impl Machine {
 
     /// What the journal says of one task, put into a state.
     pub(crate) fn judge(&mut self, slot: u16) {
-        let task = self.arena.tasks[slot as usize];
-        if task.flags.finished {
+        if self.lost_its_decision(slot) {
+            self.decide_again(slot);
+        } else if self.arena.tasks[slot as usize].flags.finished {
             self.arena.tasks[slot as usize].state = State::Reporting;
             return;
+        }
+        let task = self.arena.tasks[slot as usize];
+        if task.flags.finished {
+            return self.finish(slot);
         }
         let doubtful = task.flags.lost_steps || self.has_stop_step(task.first);
         if task.flags.gap && !task.flags.finally && doubtful {
             return self.decide(slot, Outcome::Uncertain, self.index_of(task.current), Clock::None);
+        }
+        if task.flags.gap && task.flags.finally {
+            self.give_up_stop_steps(slot);
         }
         if task.flags.in_flight {
             return self.judge_in_flight(slot);
@@ -330,6 +373,49 @@ impl Machine {
             return;
         }
         self.resume(slot);
+    }
+
+    /// Whether the record of the decision is among those that are gone: what follows one is there.
+    fn lost_its_decision(&self, slot: u16) -> bool {
+        let task = &self.arena.tasks[slot as usize];
+        let begun = |at: u16| {
+            let step = &self.arena.steps[at as usize];
+            step.header.finally && (step.attempts > 0 || step.outcome != Outcome::None)
+        };
+        let follows = task.flags.finished || self.arena.steps_of(task.first).any(begun);
+        follows && !task.flags.finally
+    }
+
+    /// Nobody knows any more how the main steps ended; what has cleaned up does not do so again.
+    fn decide_again(&mut self, slot: u16) {
+        let (outcome, clock) = (Outcome::Uncertain, Clock::None);
+        let record = Record::Decided { outcome, step: NO_STEP, clock };
+        let seq = self.append(slot, record, Attached::None, true);
+        let in_flight = self.arena.tasks[slot as usize].flags.in_flight;
+        self.note_decided(slot, outcome, NO_STEP, clock);
+        let now = self.now.at;
+        let task = &mut self.arena.tasks[slot as usize];
+        task.flags.in_flight = in_flight;
+        task.awaited_seq = seq;
+        task.close_at = now.after_ms(u64::from(task.finally_ms));
+    }
+
+    /// What cleans up and must not be repeated may have run behind a gap: it does not run, except
+    /// that what is known to be under way is judged by itself.
+    fn give_up_stop_steps(&mut self, slot: u16) {
+        let task = self.arena.tasks[slot as usize];
+        let mut next = task.first;
+        while next != NONE {
+            let step = &mut self.arena.steps[next as usize];
+            let under_way = task.flags.in_flight && next == task.current;
+            if step.header.finally && step.header.stop && !under_way {
+                step.outcome = match step.outcome {
+                    Outcome::None => Outcome::Uncertain,
+                    known => known,
+                };
+            }
+            next = step.next;
+        }
     }
 
     fn judge_in_flight(&mut self, slot: u16) {

@@ -2,18 +2,18 @@
 
 use crate::clock::Clock;
 use crate::containment::{Containment, Tiers, become_subreaper};
-use crate::host::{Outbound, Request};
+use crate::host::{Outbound, QUEUE_MAX, Request};
 use crate::names;
 use crate::settings::{Containing, Settings};
 use crate::spool::{Spool, clear_directories};
 use crate::store::{Options, Recovered, Store};
 use crate::table::{Table, directory_name};
-use crate::threads::inbox::Patient;
-use crate::threads::timer::{Inbox, Message, Owner, Parts, Timer};
+use crate::threads::timer::{INBOX_MAX, Inbox, Message, Owner, Parts, Timer};
 use crate::threads::{journal, spawner};
 use limpet_core::Machine;
 use limpet_core::machine::Stats;
 use limpet_core::record::Record;
+use limpet_rings::inbox::Patient;
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ impl Driver {
 
     /// Tells the timer that the host's queue has room again.
     pub fn polled(&self) {
-        self.timer.wake.wake();
+        self.timer.nudge();
     }
 
     /// For tests of the promise that nothing slow moves a deadline: the journal's and the spawner's
@@ -193,8 +193,8 @@ impl Unstarted {
             directory_name(source, id)
         };
         let directories = machine.tasks().map(owned).collect();
-        let host = Outbound::new().map_err(descriptor)?;
-        let (inbox, messages) = Inbox::new().map_err(descriptor)?;
+        let host = Outbound::new(QUEUE_MAX).map_err(descriptor)?;
+        let (inbox, messages) = Inbox::new(INBOX_MAX).map_err(descriptor)?;
         let stats = Arc::new(Mutex::new(Stats::default()));
         let (to_journal, journal_orders) = Patient::new(RING_MAX);
         let (to_spawner, spawner_orders) = Patient::new(RING_MAX);
@@ -203,7 +203,6 @@ impl Unstarted {
             owners,
             clock,
             messages,
-            wake: inbox.wake.clone(),
             host: host.clone(),
             journal: to_journal,
             spawner: to_spawner,

@@ -211,6 +211,9 @@ export! {
         bytes: *const u8, length: usize, body_max: usize, offset_out: *mut u32, digest_out: *mut u8,
     ) {
         let Some(bytes) = slice(bytes, length) else { return Status::Null };
+        if offset_out.is_null() || digest_out.is_null() {
+            return Status::Null;
+        }
         match frame::check(bytes, body_max) {
             Ok(body) => {
                 let Ok(offset) = u32::try_from(body.offset) else { return Status::Invalid };

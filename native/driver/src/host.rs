@@ -3,12 +3,8 @@
 //! The timer never waits for the host: it tries the lock, and leaves events in the machine, which
 //! needs no memory for them, while the queue is full or taken.
 
-use crate::wake::Wake;
 use limpet_core::message::{AttemptRef, Exit, StepHeader, TaskRef};
-use std::collections::VecDeque;
-use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Events that may wait for the host before the timer keeps further ones in the machine.
 pub const QUEUE_MAX: usize = 256;
@@ -166,65 +162,5 @@ pub enum Told {
     },
 }
 
-/// The queue towards the host.
-#[derive(Clone)]
-pub struct Outbound {
-    queue: Arc<Mutex<VecDeque<Told>>>,
-    /// Readable while there may be something to poll.
-    pub wake: Wake,
-}
-
-impl fmt::Debug for Outbound {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Outbound")
-    }
-}
-
-impl Outbound {
-    /// An empty queue.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn new() -> std::io::Result<Outbound> {
-        let queue = Arc::new(Mutex::new(VecDeque::with_capacity(QUEUE_MAX)));
-        Ok(Outbound { queue, wake: Wake::new()? })
-    }
-
-    /// For threads that may wait: adds an event. Few can come this way at once (results within the
-    /// machine's window, one connection's stages), so the queue stays near its bound.
-    pub fn push(&self, told: Told) {
-        self.lock().push_back(told);
-        self.wake.wake();
-    }
-
-    /// For the timer: fills the queue from `next` until that has nothing more or the queue is full.
-    /// False when the lock is taken: try again soon.
-    pub fn try_fill(&self, mut next: impl FnMut() -> Option<Told>) -> bool {
-        let Ok(mut queue) = self.queue.try_lock() else { return false };
-        let mut added = false;
-        while queue.len() < QUEUE_MAX {
-            let Some(told) = next() else { break };
-            queue.push_back(told);
-            added = true;
-        }
-        if added {
-            self.wake.wake();
-        }
-        true
-    }
-
-    /// For the host: the next event, if it passes `fits`; and whether there are more.
-    pub fn pop(&self, fits: impl FnOnce(&Told) -> bool) -> (Option<Told>, bool) {
-        let mut queue = self.lock();
-        let told = match queue.front() {
-            Some(front) if fits(front) => queue.pop_front(),
-            _ => None,
-        };
-        (told, !queue.is_empty())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Told>> {
-        // A panic elsewhere leaves a queue of whole events: nothing in it can be half done.
-        self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
+/// The queue towards the host; made with a capacity of [`QUEUE_MAX`].
+pub type Outbound = limpet_rings::outbound::Outbound<Told>;

@@ -43,4 +43,3 @@ pub mod threads;
 pub mod tools;
 pub mod uplink;
 pub mod verdict;
-pub mod wake;

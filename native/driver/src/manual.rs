@@ -127,8 +127,8 @@ impl Manual {
     /// Lets machine, journal and host's queue come to rest at this instant.
     fn settle(&mut self) {
         for _ in 0..TURNS_MAX {
-            self.parts.timer.tell();
             self.parts.timer.turn();
+            self.parts.timer.tell();
             let wrote = self.parts.journal.turn(&self.journal_orders);
             let mut asked = false;
             while let Ok(order) = self.spawner_orders.try_recv() {

@@ -5,6 +5,7 @@ mod abuse;
 mod admission;
 mod cancel;
 mod clocks;
+mod damage;
 mod drain;
 mod intake;
 mod planning;

@@ -2,7 +2,8 @@
 //! results. They share no code with the machine.
 
 use crate::plan::Plan;
-use limpet_core::message::{Answer, AttemptRef, Outcome, Signal, StepHeader, Verdict};
+use limpet_core::limits::Limits;
+use limpet_core::message::{Answer, AttemptRef, Outcome, Reason, Signal, StepHeader, Verdict};
 use limpet_core::record::Record;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,12 +12,56 @@ struct Known {
     accepted: bool,
     outcome: Option<Outcome>,
     cancel_asked: bool,
-    /// Wall time of its acceptance, while all time since then can be told.
+    /// Body and expiry of the task that was accepted last under this id.
+    digest: Option<u64>,
+    expires_ms: u64,
+    /// Until when a cancel that came first is remembered.
+    tombstone_ms: u64,
+    /// Real time of its acceptance, while all time since then can be told.
     since_ms: Option<u64>,
+    /// Unclean ends of the agent, without its device, that met one of its attempts.
+    met: u32,
+    /// A record of its is gone; or one of another, while it lived.
+    damaged: bool,
+    beside_damage: bool,
+    /// The record that told of its id is gone: nothing can be promised.
+    forgotten: bool,
     /// How often each step's program was started, over all lives of the agent.
     starts: BTreeMap<u8, u32>,
     /// Attempts that the records tell of, per step.
     attempts: BTreeMap<u8, u8>,
+}
+
+/// A question, and what the world was like when it was asked.
+struct Question {
+    key: u128,
+    digest: u64,
+    expires_ms: u64,
+    waived: bool,
+    any: bool,
+    source: u64,
+    what: What,
+    at: Circumstances,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum What {
+    Submit,
+    Cancel,
+    Extend,
+}
+
+/// What decides between yes and no.
+#[derive(Clone, Copy)]
+pub struct Circumstances {
+    pub trusted: bool,
+    /// The newest trusted time that the machine has seen or read.
+    pub floor_ms: u64,
+    /// The newest time that the wall clock has ever said, and what has passed since.
+    pub seen_ms: u64,
+    pub tasks: u16,
+    pub draining: bool,
+    pub store_failed: bool,
 }
 
 struct Deadline {
@@ -28,34 +73,47 @@ struct Deadline {
 #[derive(Default)]
 pub struct Checker {
     known: BTreeMap<u128, Known>,
-    asked: BTreeMap<u64, (u128, u64, char)>,
+    asked: BTreeMap<u64, Question>,
+    digests: BTreeMap<u128, BTreeSet<u64>>,
     deadlines: BTreeMap<(u16, u32), Deadline>,
     tokens: u64,
     durable: u64,
     pub results: u64,
     pub outcomes: BTreeMap<&'static str, u64>,
-    pub refusals: u64,
+    pub refusals: BTreeMap<&'static str, u64>,
 }
 
 impl Checker {
-    fn token(&mut self, key: u128, digest: u64, what: char) -> u64 {
+    fn ask(&mut self, question: Question) -> u64 {
         self.tokens += 1;
-        self.asked.insert(self.tokens, (key, digest, what));
+        self.asked.insert(self.tokens, question);
         self.tokens
     }
 
-    pub fn asked(&mut self, key: u128, digest: u64) -> u64 {
+    pub fn asked(&mut self, plan: &Plan, at: Circumstances) -> u64 {
+        let Plan { key, digest, expires_ms, waived, source, .. } = *plan;
         self.known.entry(key).or_default();
-        self.token(key, digest, 's')
+        self.digests.entry(key).or_default().insert(digest);
+        let (any, what) = (false, What::Submit);
+        self.ask(Question { key, digest, expires_ms, waived, any, source, what, at })
     }
 
-    pub fn asked_cancel(&mut self, key: u128) -> u64 {
+    pub fn asked_cancel(
+        &mut self,
+        key: u128,
+        (source, any): (u64, bool),
+        expires_ms: u64,
+        at: Circumstances,
+    ) -> u64 {
         self.known.entry(key).or_default().cancel_asked = true;
-        self.token(key, 0, 'c')
+        let (digest, waived, what) = (0, true, What::Cancel);
+        self.ask(Question { key, digest, expires_ms, waived, any, source, what, at })
     }
 
-    pub fn asked_extend(&mut self, key: u128) -> u64 {
-        self.token(key, 0, 'e')
+    pub fn asked_extend(&mut self, key: u128, at: Circumstances) -> u64 {
+        let (digest, expires_ms, waived, any, source) = (0, 0, true, false, 0);
+        let what = What::Extend;
+        self.ask(Question { key, digest, expires_ms, waived, any, source, what, at })
     }
 
     pub fn attempts(&self, key: u128, step: u8) -> u8 {
@@ -67,19 +125,38 @@ impl Checker {
         self.durable = seq;
     }
 
-    pub fn answered(&mut self, answer: &Answer) {
-        let (key, _, what) =
-            self.asked.remove(&answer.token).expect("each question is answered once");
-        let known = self.known.entry(key).or_default();
-        match (what, answer.verdict) {
-            ('s', Verdict::Accepted | Verdict::Alive) => {
+    pub fn answered(&mut self, answer: &Answer, limits: &Limits, plans: &BTreeMap<u128, Plan>) {
+        let question = self.asked.remove(&answer.token).expect("each question is answered once");
+        let known = self.known.entry(question.key).or_default();
+        if known.forgotten {
+            return;
+        }
+        match (question.what, answer.verdict) {
+            (What::Submit, Verdict::Accepted) => {
                 known.accepted = true;
+                question.may_be_accepted(known.tombstone_ms);
             }
-            ('s', Verdict::Ended(outcome)) => {
+            (What::Submit, Verdict::Alive) => {
+                known.accepted = true;
+                assert_eq!(known.digest, Some(question.digest), "known by another body");
+            }
+            (What::Submit, Verdict::Ended(outcome)) => {
                 let told = known.outcome.expect("an ended task has had its result");
-                assert_eq!(told, outcome, "the remembered outcome is the reported one");
+                assert!(known.damaged || told == outcome, "the remembered outcome is the told one");
+                assert_eq!(known.digest, Some(question.digest), "known by another body");
             }
-            (_, Verdict::Refused(_)) => self.refusals += 1,
+            (What::Cancel, Verdict::Remembered) => {
+                known.tombstone_ms = known.tombstone_ms.max(question.expires_ms);
+            }
+            (_, Verdict::Refused(reason)) => {
+                *self.refusals.entry(reason.code()).or_default() += 1;
+                let owner = plans.get(&question.key).map(|plan| plan.source);
+                question.may_be_refused(reason, limits, owner);
+                let others = self.digests.get(&question.key).map_or(0, BTreeSet::len);
+                assert!(reason != Reason::IdConflict || others > 1, "no other body is known");
+                let cancelled = reason != Reason::CancelledBefore || known.cancel_asked;
+                assert!(cancelled, "refused for a cancel that nobody sent");
+            }
             _ => {}
         }
     }
@@ -94,9 +171,9 @@ impl Checker {
     }
 
     /// The clock of the whole goes on over restarts, as far as time can be told.
-    pub fn within_its_clock(&self, plan: &Plan, wall_ms: u64) {
+    pub fn within_its_clock(&self, plan: &Plan, real_ms: u64) {
         let since = self.known[&plan.key].since_ms;
-        let late = since.is_some_and(|since| wall_ms > since + plan.close_ms + 1);
+        let late = since.is_some_and(|since| real_ms > since + plan.close_ms + 1);
         assert!(plan.close_ms == 0 || !late, "a start of {:x} after its clock ran out", plan.key);
     }
 
@@ -104,13 +181,42 @@ impl Checker {
         self.known.values_mut().for_each(|known| known.since_ms = None);
     }
 
-    pub fn recorded(&mut self, record: &Record, key: Option<u128>, wall_ms: u64) {
+    pub fn recorded(&mut self, record: &Record, key: Option<u128>, real_ms: u64, seen_ms: u64) {
         if let Record::Accepted(accepted) = record {
-            self.known.entry(accepted.key).or_default().since_ms = Some(wall_ms);
+            let known = self.known.entry(accepted.key).or_default();
+            if known.accepted && !known.forgotten {
+                let expired = seen_ms > known.expires_ms;
+                assert!(expired, "{:x} was forgotten before it expired", accepted.key);
+                *known = Known { cancel_asked: known.cancel_asked, ..Known::default() };
+            }
+            known.since_ms = Some(real_ms);
+            (known.digest, known.expires_ms) = (Some(accepted.digest), accepted.expires_ms);
         }
         let Some(known) = key.and_then(|key| self.known.get_mut(&key)) else { return };
         if let Record::Tried { step, attempt, .. } = *record {
             known.attempts.insert(step, attempt);
+        }
+    }
+
+    /// The agent ended without its device while an attempt of this task was under way.
+    pub fn met(&mut self, key: u128) {
+        self.known.get_mut(&key).expect("submitted").met += 1;
+    }
+
+    /// A record was lost to damage. What told of an id is beyond promises; of everything else only
+    /// the history may be told otherwise.
+    pub fn lost(&mut self, record: &Record, key: Option<u128>) {
+        for known in self.known.values_mut().filter(|known| known.outcome.is_none()) {
+            known.beside_damage = true;
+        }
+        let key = match record {
+            Record::Tombstone { key, .. } | Record::Delivered { key, .. } => Some(*key),
+            _ => key,
+        };
+        let Some(known) = key.and_then(|key| self.known.get_mut(&key)) else { return };
+        known.damaged = true;
+        if let Record::Accepted(_) | Record::Tombstone { .. } | Record::Delivered { .. } = record {
+            (known.forgotten, known.accepted) = (true, false);
         }
     }
 
@@ -135,14 +241,8 @@ impl Checker {
         assert!(!header.finally || decided, "the outcome is durable before anything cleans up");
         assert!(header.finally || !decided, "no main step starts once the outcome is durable");
         if host && header.stop {
-            self.count_start(key, step, header.stop);
+            self.process_started(key, step);
         }
-    }
-
-    fn count_start(&mut self, key: u128, step: u8, stop: bool) {
-        let starts = self.known.get_mut(&key).expect("submitted").starts.entry(step).or_default();
-        *starts += 1;
-        assert!(!stop || *starts == 1, "step {step} of {key:x} must not start twice");
     }
 
     pub fn process_started(&mut self, key: u128, step: u8) {
@@ -153,11 +253,10 @@ impl Checker {
     pub fn no_stop_step_ran_twice(&self, plans: &BTreeMap<u128, Plan>) {
         for (key, known) in &self.known {
             for (step, starts) in &known.starts {
-                let header = plans[key].steps[*step as usize].header;
-                assert!(
-                    !header.stop || *starts <= 1,
-                    "step {step} of {key:x} started {starts} times"
-                );
+                // A step that a lost extension had added is of no plan any more.
+                let Some(planned) = plans[key].steps.get(*step as usize) else { continue };
+                let once = !planned.header.stop || *starts <= 1 || known.forgotten;
+                assert!(once, "step {step} of {key:x} started {starts} times");
             }
         }
     }
@@ -205,16 +304,21 @@ impl Checker {
         outcome: Outcome,
         steps: &[(u8, Outcome)],
         unreaped: bool,
+        limits: &Limits,
     ) {
         let known = self.known.get_mut(&plan.key).expect("submitted");
         self.results += 1;
         if let Some(before) = known.outcome {
-            assert_eq!(before, outcome, "a result is the same whenever it is told");
+            let same = before == outcome || known.damaged;
+            assert!(same, "a result is the same whenever it is told");
         } else {
             *self.outcomes.entry(outcome.name()).or_default() += 1;
         }
         known.outcome = Some(outcome);
         assert_ne!(outcome, Outcome::None);
+        if known.damaged {
+            return;
+        }
         let ended: BTreeMap<u8, Outcome> = steps.iter().copied().collect();
         let indexes: BTreeSet<u8> = ended.keys().copied().collect();
         assert_eq!(indexes.len(), steps.len(), "each step once");
@@ -231,9 +335,14 @@ impl Checker {
             Outcome::TimedOut => assert!(plan.close_ms > 0, "no clock, no timeout"),
             Outcome::Uncertain => {
                 let uncertain = ended.values().any(|how| *how == Outcome::Uncertain);
-                assert!(uncertain, "uncertain for a reason");
+                assert!(uncertain || known.beside_damage, "uncertain for a reason");
             }
-            Outcome::Dead => {}
+            Outcome::Dead => assert!(
+                known.met >= u32::from(limits.suspicions),
+                "{:x} is dead after {} unclean ends",
+                plan.key,
+                known.met
+            ),
             other => panic!("a task does not end {other:?}"),
         }
         if outcome != Outcome::Dead && !unreaped {
@@ -241,5 +350,31 @@ impl Checker {
                 assert_ne!(*how, Outcome::None, "step {index} of {:x} has no end", plan.key);
             }
         }
+    }
+}
+
+impl Question {
+    fn may_be_accepted(&self, tombstone_ms: u64) {
+        let at = self.at;
+        assert!(at.trusted || self.waived, "accepted by a clock that nobody vouched for");
+        assert!(self.expires_ms > at.floor_ms, "accepted though it has expired");
+        assert!(!at.draining && !at.store_failed, "accepted at the end");
+        assert!(tombstone_ms <= at.seen_ms, "a cancel came first and was forgotten");
+    }
+
+    fn may_be_refused(&self, reason: Reason, limits: &Limits, owner: Option<u64>) {
+        let at = self.at;
+        let holds = match reason {
+            Reason::Expired => self.expires_ms <= at.seen_ms,
+            Reason::ClockUntrusted => !at.trusted && !self.waived,
+            Reason::Draining => at.draining,
+            Reason::StoreFailed => at.store_failed,
+            Reason::BusyTasks => at.tasks >= limits.tasks,
+            Reason::BusySteps | Reason::BusyBytes => at.tasks > 0,
+            Reason::NotOwner => !self.any && owner != Some(self.source),
+            Reason::Invalid | Reason::NotWaiting => self.what == What::Extend,
+            Reason::BusyIds | Reason::IdConflict | Reason::CancelledBefore => true,
+        };
+        assert!(holds, "refused as {} without a reason", reason.code());
     }
 }

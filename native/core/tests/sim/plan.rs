@@ -44,7 +44,38 @@ pub struct PlannedStep {
     pub header: StepHeader,
     pub spec: Spec,
     pub seed: u64,
+    /// How each attempt behaves, instead of as `seed` says.
+    pub fixed: Option<Behaviour>,
 }
+
+impl Behaviour {
+    /// A process that does nothing special.
+    pub const PLAIN: Behaviour = Behaviour {
+        run_ms: 0,
+        exit: 0,
+        ignores_term: false,
+        unkillable: false,
+        spawn_fails: false,
+        refused: false,
+        skipped: false,
+        continues: false,
+        silent: true,
+        executor: 5,
+    };
+}
+
+/// One attempt, and clocks that no plain process meets.
+pub const SPEC: Spec = Spec {
+    start_to_close_ms: 500,
+    heartbeat_ms: 0,
+    grace_ms: 50,
+    maximum_attempts: 1,
+    before_exec_only: false,
+    initial_interval_ms: 10,
+    backoff_milli: 2000,
+    maximum_interval_ms: 1000,
+    jitter_milli: 0,
+};
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -52,6 +83,7 @@ pub struct Plan {
     pub digest: u64,
     pub source: u64,
     pub expires_ms: u64,
+    pub waived: bool,
     pub close_ms: u64,
     pub finally_ms: u32,
     pub priority: i8,
@@ -61,6 +93,9 @@ pub struct Plan {
 
 impl Plan {
     pub fn behaviour(&self, step: u8, number: u8) -> Behaviour {
+        if let Some(fixed) = self.steps[step as usize].fixed {
+            return fixed;
+        }
         let seed = self.steps[step as usize].seed ^ (u64::from(number) << 32);
         let mut random = Random(seed | 1);
         random.next();
@@ -117,6 +152,7 @@ pub fn random_step(random: &mut Random, index: usize, finally: bool) -> PlannedS
             jitter_milli: 250,
         },
         seed: random.next(),
+        fixed: None,
     }
 }
 
@@ -129,7 +165,8 @@ pub fn random_plan(random: &mut Random, number: u64, wall_ms: u64) -> Plan {
         key: u128::from(number) << 64 | 7,
         digest: random.next(),
         source: random.below(3),
-        expires_ms: wall_ms + 86_400_000,
+        expires_ms: wall_ms + if random.one_in(6) { random.below(60_000) } else { 86_400_000 },
+        waived: !random.one_in(4),
         close_ms: if random.one_in(3) { 200 + random.below(1500) } else { 0 },
         finally_ms: 300,
         priority: i8::try_from(random.below(5)).unwrap_or(0) - 2,

@@ -9,10 +9,13 @@ use limpet_core::record::{FIXED_BYTES_MAX, Record};
 use limpet_core::{Instant, Machine, Now};
 use std::collections::{BTreeMap, BinaryHeap};
 
-use crate::check::Checker;
+use crate::check::{Checker, Circumstances};
 use crate::plan::{Behaviour, Plan, Random, random_step};
 
 pub const MS: u64 = 1_000_000;
+/// Kinds of records, as the format numbers them.
+const ACCEPTED: u8 = 4;
+const EXTENDED: u8 = 9;
 
 /// What was written, in order.
 #[derive(Clone)]
@@ -47,19 +50,35 @@ struct Process {
 pub struct Options {
     pub tasks: u64,
     pub crash_one_in: u64,
+    /// Clocks that jump, disks that stall, rot and fail, orderly ends.
+    pub unkind: bool,
     pub limits: Limits,
 }
 
 pub struct World {
     pub random: Random,
     pub at: u64,
+    /// Time as it really passes, whatever the clocks say.
+    real_ms: u64,
     pub wall_ms: u64,
+    /// The wall clock was set in this boot.
+    was_set: bool,
+    /// The newest trusted time that the machine has seen or read.
+    floor_ms: u64,
+    /// The newest time that the wall clock has ever said, and what has passed since.
+    seen_ms: u64,
     pub trusted: bool,
     pub boot: u32,
     pub machine: Machine,
     pub limits: Limits,
+    unkind: bool,
+    draining: bool,
+    pub drained: bool,
+    pub store_failed: bool,
     pub disk: Vec<Stored>,
     pub synced: usize,
+    /// Numbers of records that have rotted; every start is told of them again.
+    gaps: Vec<u64>,
     pub plans: BTreeMap<u128, Plan>,
     pub check: Checker,
     pub inputs: u64,
@@ -79,7 +98,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, limits: Limits) -> World {
+    pub fn new(seed: u64, Options { limits, unkind, .. }: Options) -> World {
         let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         random.next();
         let now = Now { at: Instant(1), wall_ms: 1_790_000_000_000, trusted: true, boot: 1 };
@@ -87,13 +106,22 @@ impl World {
         let mut world = World {
             random,
             at: 1,
+            real_ms: 0,
             wall_ms: now.wall_ms,
+            was_set: false,
+            floor_ms: now.wall_ms,
+            seen_ms: now.wall_ms,
             trusted: true,
             boot: 1,
             machine,
             limits,
+            unkind,
+            draining: false,
+            drained: false,
+            store_failed: false,
             disk: Vec::new(),
             synced: 0,
+            gaps: Vec::new(),
             plans: BTreeMap::new(),
             check: Checker::default(),
             inputs: 0,
@@ -120,6 +148,25 @@ impl World {
         Now { at: Instant(self.at), wall_ms: self.wall_ms, trusted: self.trusted, boot: self.boot }
     }
 
+    fn circumstances(&self) -> Circumstances {
+        let tasks = u16::try_from(self.machine.tasks().count()).expect("bounded");
+        Circumstances {
+            trusted: self.trusted,
+            floor_ms: self.floor_ms,
+            seen_ms: self.seen_ms,
+            tasks,
+            draining: self.draining,
+            store_failed: self.store_failed,
+        }
+    }
+
+    fn look_at_the_clock(&mut self) {
+        self.seen_ms = self.seen_ms.max(self.wall_ms);
+        if self.trusted {
+            self.floor_ms = self.floor_ms.max(self.wall_ms);
+        }
+    }
+
     fn note(&mut self, value: u64) {
         // FNV-1a over everything that is observable: two runs of a seed must agree on it.
         self.trace = (self.trace ^ value).wrapping_mul(0x0100_0000_01b3);
@@ -135,7 +182,8 @@ impl World {
     pub fn submit(&mut self, plan: &Plan) {
         let steps: Vec<_> = plan.steps.iter().map(|step| step.header).collect();
         self.plans.entry(plan.key).or_insert_with(|| plan.clone());
-        let token = self.check.asked(plan.key, plan.digest);
+        self.look_at_the_clock();
+        let token = self.check.asked(plan, self.circumstances());
         let seq = self.machine.next_seq();
         self.keys.entry(seq).or_insert(plan.key);
         let submit = Submit {
@@ -144,7 +192,7 @@ impl World {
             digest: plan.digest,
             source: plan.source,
             expires_ms: plan.expires_ms,
-            clock_waived: true,
+            clock_waived: plan.waived,
             schedule_to_close_ms: plan.close_ms,
             finally_ms: plan.finally_ms,
             priority: plan.priority,
@@ -153,16 +201,23 @@ impl World {
             steps: &steps,
         };
         self.feed(Input::Submit(submit));
+        // A task whose id was lost to damage is accepted anew, without what an earlier life added.
+        let written = self.disk.iter().rev().take_while(|stored| stored.seq >= seq);
+        if written.filter(|stored| stored.task == seq).any(|s| s.kind == ACCEPTED) {
+            self.plans.insert(plan.key, plan.clone());
+        }
     }
 
     pub fn cancel(&mut self, key: u128, source: u64, any: bool) {
-        let token = self.check.asked_cancel(key);
+        self.look_at_the_clock();
         let expires_ms = self.wall_ms + 86_400_000;
+        let token = self.check.asked_cancel(key, (source, any), expires_ms, self.circumstances());
         self.feed(Input::Cancel { token, key, source, any, expires_ms });
     }
 
     pub fn feed(&mut self, input: Input<'_>) {
         self.inputs += 1;
+        self.look_at_the_clock();
         self.machine.handle(self.now(), input);
         self.perform();
         self.hear();
@@ -180,9 +235,7 @@ impl World {
         if target == u64::MAX {
             return false;
         }
-        let passed = target.saturating_sub(self.at);
-        self.at += passed;
-        self.wall_ms += passed / MS;
+        self.pass(target.saturating_sub(self.at));
         if deadline <= self.at {
             self.feed(Input::Timeout);
             return true;
@@ -194,8 +247,39 @@ impl World {
         true
     }
 
+    /// How many things are under way, each of which may be the next to happen.
+    pub fn waiting(&self) -> usize {
+        self.happenings.iter().flatten().count()
+    }
+
+    /// Lets the one in this place happen, before everything else and at once.
+    pub fn happen_now(&mut self, place: usize) {
+        let happening = self.happenings.iter_mut().filter(|happening| happening.is_some());
+        let happening = happening.skip(place).find_map(Option::take).expect("it waits");
+        self.happen(happening);
+    }
+
+    /// Lets the nearest deadline come before everything that is under way.
+    pub fn be_late(&mut self) {
+        let passed = self.machine.next_deadline().0.saturating_sub(self.at);
+        self.pass(passed);
+        self.feed(Input::Timeout);
+    }
+
+    pub fn unsynced(&self) -> usize {
+        self.disk.len() - self.synced
+    }
+
+    fn pass(&mut self, passed: u64) {
+        self.at += passed;
+        self.real_ms += passed / MS;
+        self.seen_ms += passed.div_ceil(MS);
+        self.wall_ms += passed / MS;
+    }
+
     fn happen(&mut self, happening: Happening) {
         match happening {
+            Happening::Synced(_) if self.store_failed => {}
             Happening::Synced(seq) => {
                 self.syncing = false;
                 self.announced = seq;
@@ -247,9 +331,10 @@ impl World {
         }
         let headers: Vec<_> = plan.steps[first..].iter().map(|step| step.header).collect();
         let before = self.machine.next_seq();
-        let token = self.check.asked_extend(plan.key);
+        let token = self.check.asked_extend(plan.key, self.circumstances());
         self.feed(Input::Extend { token, task, steps: &headers, bytes: 300 });
-        let taken = self.disk.iter().any(|s| s.seq >= before && s.kind == 9 && s.task == accepted);
+        let taken =
+            self.disk.iter().any(|s| s.seq >= before && s.kind == EXTENDED && s.task == accepted);
         if taken {
             self.plans.insert(plan.key, plan);
         }
@@ -317,7 +402,11 @@ impl World {
                     let used = self.machine.encode(task, &record, &mut bytes);
                     bytes.truncate(used);
                     self.note(seq ^ (u64::from(record.kind()) << 56));
-                    self.check.recorded(&record, self.keys.get(&task).copied(), self.wall_ms);
+                    let ends = self.draining || self.store_failed;
+                    let begins = matches!(record, Record::Started { .. });
+                    assert!(!ends || !begins, "nothing more is begun at the end, or on no disk");
+                    let key = self.keys.get(&task).copied();
+                    self.check.recorded(&record, key, self.real_ms, self.seen_ms);
                     if let Record::Accepted(accepted) = record {
                         self.keys.insert(seq, accepted.key);
                     }
@@ -351,11 +440,13 @@ impl World {
         self.sync();
     }
 
-    /// A compaction rewrites what lives, synced or not, and syncs it before the old is gone.
+    /// A compaction rewrites what lives, synced or not, and syncs it before the old is gone. The
+    /// newest record stays: no number is given out twice.
     fn compact(&mut self) {
         let dead = core::mem::take(&mut self.dead);
         let is_dead = |s: &Stored| dead.iter().any(|(task, from)| s.task == *task && s.seq < *from);
-        self.disk.retain(|stored| !is_dead(stored));
+        let newest = self.disk.last().map(|stored| stored.seq);
+        self.disk.retain(|stored| !is_dead(stored) || Some(stored.seq) == newest);
         self.synced = self.disk.len();
     }
 
@@ -369,7 +460,7 @@ impl World {
             .filter_map(|s| Record::decode(s.kind, &s.bytes).ok().map(|(record, ..)| record))
             .collect();
         if !header.finally {
-            self.check.within_its_clock(plan, self.wall_ms);
+            self.check.within_its_clock(plan, self.real_ms);
         }
         self.check.asked_to_start(key, step, &header, number, &durable, host);
         self.check.clock(attempt, key, self.at + u64::from(spec.start_to_close_ms) * MS);
@@ -398,14 +489,15 @@ impl World {
     }
 
     fn latency(&mut self) -> u64 {
-        match self.random.below(50) {
-            0 => self.random.below(3_000 * MS),
+        match self.random.below(300) {
+            0 if self.unkind => self.random.below(60_000 * MS),
+            0..6 => self.random.below(3_000 * MS),
             _ => self.random.below(5 * MS),
         }
     }
 
     fn sync(&mut self) {
-        if self.syncing || self.urgent <= self.announced {
+        if self.syncing || self.store_failed || self.urgent <= self.announced {
             return;
         }
         let seq = self.disk.last().map_or(0, |stored| stored.seq);
@@ -422,9 +514,10 @@ impl World {
             match event {
                 Event::Answer(answer) => {
                     self.note(answer.token);
-                    self.check.answered(&answer);
+                    self.check.answered(&answer, &self.limits, &self.plans);
                 }
-                Event::Changed(_) | Event::Drained => {}
+                Event::Changed(_) => {}
+                Event::Drained => self.drained = true,
                 Event::Continue { task, .. } => {
                     let accepted = self.machine.view(task).map_or(0, |view| view.accepted_seq);
                     let delay = self.latency();
@@ -435,7 +528,9 @@ impl World {
                     let key = self.keys[&view.accepted_seq];
                     self.note(view.outcome as u64);
                     let steps: Vec<_> = self.machine.outcomes(task).collect();
-                    self.check.result(&self.plans[&key], view.outcome, &steps, view.flags.unreaped);
+                    let plan = &self.plans[&key];
+                    let unreaped = view.flags.unreaped;
+                    self.check.result(plan, view.outcome, &steps, unreaped, &self.limits);
                     let delay = self.latency();
                     self.later(delay, Happening::Delivered(task));
                 }
@@ -443,39 +538,127 @@ impl World {
         }
     }
 
-    // --- crashes --------------------------------------------------------------------------------
+    // --- faults ---------------------------------------------------------------------------------
+
+    /// Sets the wall clock: by seconds or by decades, in either direction, or to what a board
+    /// without a battery says.
+    pub fn set_clock(&mut self) {
+        const UNITS_MS: [u64; 5] = [1_000, 3_600_000, 86_400_000, 31_557_600_000, 631_152_000_000];
+        let unit = UNITS_MS[usize::try_from(self.random.below(5)).expect("small")];
+        let by = self.random.below(unit);
+        self.wall_ms = match self.random.below(5) {
+            0 => by,
+            1 | 2 => self.wall_ms.saturating_sub(by),
+            _ => self.wall_ms + by,
+        };
+        self.trusted = self.random.one_in(2);
+        self.was_set = true;
+        self.feed(Input::Timeout);
+    }
+
+    /// The disk takes nothing any more; what the agent has not synced is lost with its next end.
+    pub fn fail_disk(&mut self) {
+        self.store_failed = true;
+        self.feed(Input::StoreFailed);
+    }
+
+    pub fn drain(&mut self) {
+        self.draining = true;
+        let until = Instant(self.at + self.random.below(2_000) * MS);
+        self.feed(Input::Drain { until });
+    }
+
+    /// The agent has ended in order, and is started again by the same boot.
+    pub fn restart(&mut self) {
+        self.machine.stopped(self.now());
+        self.perform();
+        self.synced = self.disk.len();
+        self.begin_again(0);
+    }
 
     /// The agent dies; with the power, if `power`. Every process of it goes too.
     pub fn crash(&mut self, power: bool) {
+        let kept = self.random.below(self.unsynced() as u64 + 1);
+        self.crash_with(power, usize::try_from(kept).expect("small"));
+    }
+
+    /// The same, with so many of the records that are not synced.
+    pub fn crash_with(&mut self, power: bool, kept: usize) {
         self.crashes += 1;
-        let unsynced = (self.disk.len() - self.synced) as u64;
-        let kept = self.synced + usize::try_from(self.random.below(unsynced + 1)).expect("small");
-        self.disk.truncate(kept);
-        self.queue.clear();
-        self.happenings.clear();
-        self.processes.clear();
-        self.dead.clear();
+        self.disk.truncate(self.synced + kept);
         self.check.crashed();
-        self.syncing = false;
+        if !power {
+            self.find_what_it_met();
+        }
         let pause_ms = self.random.below(5_000);
+        self.real_ms += pause_ms;
+        self.seen_ms += pause_ms;
         self.wall_ms += pause_ms;
         if power {
             (self.at, self.boot) = (1 + self.random.below(1000) * MS, self.boot + 1);
             let before = self.trusted;
             self.trusted = !self.random.one_in(4);
-            if !(before && self.trusted) {
+            if !(before && self.trusted) || self.was_set {
                 self.check.time_lost();
             }
+            self.was_set = false;
         } else {
             self.at += pause_ms * MS;
         }
-        // What survived is what the next start reads, and so as good as synced.
+        self.begin_again(self.random.0);
+    }
+
+    /// What the next start finds under way, by the records alone.
+    fn find_what_it_met(&mut self) {
+        let mut under_way = BTreeMap::new();
+        for stored in &self.disk {
+            match Record::decode(stored.kind, &stored.bytes).expect("as written").0 {
+                Record::Started { .. } => under_way.insert(stored.task, true),
+                Record::Tried { .. } | Record::Ended { .. } | Record::Interrupted { .. } => {
+                    under_way.insert(stored.task, false)
+                }
+                _ => None,
+            };
+        }
+        for (task, _) in under_way.into_iter().filter(|(_, is)| *is) {
+            self.check.met(self.keys[&task]);
+        }
+    }
+
+    /// What survived is what the next start reads, and so as good as synced. With the right `fate`
+    /// a record of it has rotted; not the newest, which would pass for an unfinished write.
+    fn begin_again(&mut self, fate: u64) {
+        self.queue.clear();
+        self.happenings.clear();
+        self.processes.clear();
+        self.dead.clear();
+        (self.syncing, self.draining, self.drained) = (false, false, false);
+        self.store_failed = false;
+        let older = (self.disk.len() as u64).saturating_sub(1);
+        let rotten = (self.unkind && fate % 7 == 1 && older > 0)
+            .then(|| usize::try_from(self.random.below(older)).expect("small"));
+        if let Some(place) = rotten {
+            let Stored { seq, task, kind, bytes } = self.disk.remove(place);
+            self.gaps.push(seq);
+            let (record, ..) = Record::decode(kind, &bytes).expect("written by the machine");
+            self.check.lost(&record, self.keys.get(&task).copied());
+        }
         self.synced = self.disk.len();
         self.announced = self.disk.last().map_or(0, |stored| stored.seq);
         self.urgent = self.announced;
         let seed = self.random.next();
         self.machine = Machine::new(self.limits, seed, self.now()).expect("as before");
+        self.floor_ms = 0;
+        let mut passed = 0;
         for stored in &self.disk {
+            if self.gaps.iter().any(|gap| (passed..stored.seq).contains(gap)) {
+                self.machine.replay_gap();
+            }
+            passed = stored.seq;
+            let (_, stamp, ..) = Record::decode(stored.kind, &stored.bytes).expect("as written");
+            if stamp.now.trusted {
+                self.floor_ms = self.floor_ms.max(stamp.now.wall_ms);
+            }
             let replayed = self.machine.replay(stored.seq, stored.task, stored.kind, &stored.bytes);
             replayed.expect("what was written can be read");
         }
@@ -483,26 +666,31 @@ impl World {
         self.forget_lost_extensions();
         self.check.survived(self.disk.iter().map(|stored| stored.seq));
         self.machine.recovered(self.now());
+        self.look_at_the_clock();
         self.perform();
         self.hear();
     }
 
     /// Steps whose addition was not on disk are not part of their plan any more.
     fn forget_lost_extensions(&mut self) {
-        let mut counts = BTreeMap::<u64, usize>::new();
+        // The newest task of a key: an older one may have lost its acceptance.
+        let mut counts = BTreeMap::<u128, (u64, usize)>::new();
         for stored in &self.disk {
             match Record::decode(stored.kind, &stored.bytes) {
                 Ok((Record::Accepted(a), ..)) => {
-                    counts.insert(stored.task, a.steps as usize);
+                    counts.insert(a.key, (stored.task, a.steps as usize));
                 }
                 Ok((Record::Extended { steps, .. }, ..)) => {
-                    *counts.entry(stored.task).or_default() += steps as usize;
+                    let newest = counts.get_mut(&self.keys[&stored.task]);
+                    if let Some((_, count)) = newest.filter(|(task, _)| *task == stored.task) {
+                        *count += steps as usize;
+                    }
                 }
                 _ => {}
             }
         }
-        for (task, count) in counts {
-            if let Some(plan) = self.keys.get(&task).and_then(|key| self.plans.get_mut(key)) {
+        for (key, (_, count)) in counts {
+            if let Some(plan) = self.plans.get_mut(&key) {
                 plan.steps.truncate(count);
             }
         }

@@ -1,11 +1,11 @@
-//! The driver's long-lived threads. Each owns what it works on; between them go bounded messages.
+//! The driver's long-lived threads. Each owns what it works on; between them go bounded messages,
+//! through the rings of `limpet-rings`.
 //!
 //! `timer` owns the machine and never waits for the others; `journal` owns the store and waits for
 //! the disk; `spawner` creates and removes processes and waits for `exec`. The uplink's thread is
 //! in [`crate::uplink`].
 
 pub mod attempt;
-pub mod inbox;
 pub mod journal;
 mod pretence;
 pub mod spawner;

@@ -7,12 +7,12 @@ use limpet_core::message::{AttemptRef, Exit, Input};
 impl Timer {
     /// Whether messages wait to be read. Takes the next one to find out.
     pub(crate) fn has_mail(&mut self) -> bool {
-        match self.parts.messages.try_recv() {
-            Ok(message) => {
+        match self.parts.messages.take() {
+            Some(message) => {
                 self.message(message);
                 true
             }
-            Err(_) => self.held.is_some(),
+            None => self.held.is_some(),
         }
     }
 

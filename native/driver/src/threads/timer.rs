@@ -14,21 +14,19 @@ use crate::prepare::Prepared;
 use crate::recording::Recorder;
 use crate::spawn::{AttemptName, SpawnError};
 use crate::threads::attempt::Live;
-use crate::threads::inbox::Patient;
 use crate::threads::journal;
 use crate::threads::spawner::{self, Running};
-use crate::wake::Wake;
 use limpet_core::message::{
     Attached, AttemptRef, Effect, Executor, Exit, Input, Loaded, Submit, TaskRef,
 };
 use limpet_core::record::{FIXED_BYTES_MAX, Record};
 use limpet_core::{Instant, Machine};
+use limpet_rings::inbox::{Mailbox, Patient};
 use rustix::event::{Timespec, epoll};
 use rustix::fd::{AsFd, OwnedFd};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -89,44 +87,7 @@ pub enum Message {
 }
 
 /// The sending side of the timer's inbox, for threads that may wait.
-#[derive(Debug, Clone)]
-pub struct Inbox {
-    sender: SyncSender<Message>,
-    /// Wakes the timer.
-    pub wake: Wake,
-}
-
-impl Inbox {
-    /// An inbox and its receiver.
-    ///
-    /// # Errors
-    /// When the process has no descriptor left.
-    pub fn new() -> std::io::Result<(Inbox, Receiver<Message>)> {
-        let (sender, receiver) = std::sync::mpsc::sync_channel(INBOX_MAX);
-        Ok((Inbox { sender, wake: Wake::new()? }, receiver))
-    }
-
-    /// Sends a message; waits while the inbox is full. A timer that is gone hears nothing.
-    pub fn send(&self, message: Message) {
-        let _ = self.sender.send(message);
-        self.wake.wake();
-    }
-
-    /// Sends a message if there is room; returns it otherwise.
-    ///
-    /// # Errors
-    /// The message, when the inbox is full.
-    pub fn try_send(&self, message: Message) -> Result<(), Message> {
-        use std::sync::mpsc::TrySendError;
-        match self.sender.try_send(message) {
-            Ok(()) => {
-                self.wake.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
-        }
-    }
-}
+pub type Inbox = limpet_rings::inbox::Inbox<Message>;
 
 /// Who a task slot belongs to, for the host.
 #[derive(Debug, Clone, Default)]
@@ -146,9 +107,7 @@ pub struct Parts {
     /// Its clocks.
     pub clock: Clock,
     /// Its inbox.
-    pub messages: Receiver<Message>,
-    /// Wakes it.
-    pub wake: Wake,
+    pub messages: Mailbox<Message>,
     /// Towards the host.
     pub host: Outbound,
     /// Towards the disk.
@@ -190,7 +149,7 @@ impl Timer {
     pub fn new(parts: Parts, attempts: u16) -> std::io::Result<Timer> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(INBOX_TOKEN);
-        epoll::add(&poll, parts.wake.as_fd(), data, epoll::EventFlags::IN)?;
+        epoll::add(&poll, parts.messages.wake.as_fd(), data, epoll::EventFlags::IN)?;
         Ok(Timer {
             recorder: Recorder::new(&parts.machine),
             parts,
@@ -227,7 +186,7 @@ impl Timer {
             for event in events.drain(..) {
                 let token = event.data.u64();
                 if token == INBOX_TOKEN {
-                    self.parts.wake.rest();
+                    self.parts.messages.wake.rest();
                 } else {
                     self.ready(token);
                 }
@@ -263,6 +222,9 @@ impl Timer {
         if self.retry || self.parts.journal.waits() || self.parts.spawner.waits() {
             until = until.min(Instant(now.0 + RETRY_NS));
         }
+        if self.held.is_some() && self.parts.machine.can_take() {
+            until = now;
+        }
         let timeout = (until != Instant::NEVER).then(|| {
             let left = until.0.saturating_sub(now.0);
             let seconds = i64::try_from(left / 1_000_000_000).unwrap_or(i64::MAX);
@@ -289,13 +251,14 @@ impl Timer {
         }
         for _ in 0..MESSAGES_MAX {
             if self.held.is_some() {
-                break;
+                // The host makes room when it polls, and nudges; until then there is no hurry.
+                return;
             }
-            let Ok(message) = self.parts.messages.try_recv() else { return };
+            let Some(message) = self.parts.messages.take() else { return };
             self.message(message);
         }
         // There may be more: come back without waiting.
-        self.parts.wake.wake();
+        self.parts.messages.wake.wake();
     }
 
     pub(crate) fn message(&mut self, message: Message) {
@@ -584,6 +547,8 @@ impl Timer {
             self.parts.machine.stopped(self.parts.clock.now());
             self.perform();
         }
+        // Nobody may wait for room in an inbox that is not read any more.
+        drop(self.parts.messages);
         self.parts.spawner.close(spawner::Order::Close);
         self.parts.journal.close(journal::Order::Close);
     }

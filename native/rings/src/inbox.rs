@@ -1,0 +1,126 @@
+//! A thread's inbox: a bounded queue with a wake-up for a thread that polls, and senders of two
+//! kinds: those that may wait for room, and one that must not.
+
+use crate::sync::{Receiver, SyncSender, sync_channel};
+use crate::wake::Wake;
+use std::collections::VecDeque;
+use std::sync::mpsc::TrySendError;
+
+/// The sending side for a thread that must never wait. What finds the queue full is kept here, in
+/// order; the machine's own bounds limit how much that can be.
+#[derive(Debug)]
+pub struct Patient<T> {
+    sender: SyncSender<T>,
+    kept: VecDeque<T>,
+}
+
+impl<T> Patient<T> {
+    /// A queue of `capacity` and its receiver.
+    #[must_use]
+    pub fn new(capacity: usize) -> (Patient<T>, Receiver<T>) {
+        let (sender, receiver) = sync_channel(capacity);
+        (Patient { sender, kept: VecDeque::new() }, receiver)
+    }
+
+    /// Sends, or keeps for later.
+    pub fn send(&mut self, message: T) {
+        self.kept.push_back(message);
+        self.flush();
+    }
+
+    /// Sends what was kept, as far as there is room. A receiver that is gone takes nothing any
+    /// more.
+    pub fn flush(&mut self) {
+        while let Some(message) = self.kept.pop_front() {
+            match self.sender.try_send(message) {
+                Ok(()) => {}
+                Err(TrySendError::Full(message)) => return self.kept.push_front(message),
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
+
+    /// Sends everything and a last message, waiting for room: for the end of a thread. A thread
+    /// whose inbox the receiver answers to must have closed that first, or each could wait for room
+    /// at the other.
+    pub fn close(mut self, last: T) {
+        self.kept.push_back(last);
+        for message in self.kept {
+            if self.sender.send(message).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether messages wait for room.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        !self.kept.is_empty()
+    }
+}
+
+/// The sending side of an inbox, for threads that may wait.
+#[derive(Debug)]
+pub struct Inbox<T> {
+    sender: SyncSender<T>,
+    wake: Wake,
+}
+
+impl<T> Clone for Inbox<T> {
+    fn clone(&self) -> Inbox<T> {
+        Inbox { sender: self.sender.clone(), wake: self.wake.clone() }
+    }
+}
+
+impl<T> Inbox<T> {
+    /// An inbox of `capacity` and its reading side.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn new(capacity: usize) -> std::io::Result<(Inbox<T>, Mailbox<T>)> {
+        let (sender, receiver) = sync_channel(capacity);
+        let wake = Wake::new()?;
+        Ok((Inbox { sender, wake: wake.clone() }, Mailbox { receiver, wake }))
+    }
+
+    /// Sends a message; waits while the inbox is full. A reader that is gone hears nothing.
+    pub fn send(&self, message: T) {
+        let _ = self.sender.send(message);
+        self.wake.wake();
+    }
+
+    /// Sends a message if there is room; returns it otherwise.
+    ///
+    /// # Errors
+    /// The message, when the inbox is full.
+    pub fn try_send(&self, message: T) -> Result<(), T> {
+        match self.sender.try_send(message) {
+            Ok(()) => {
+                self.wake.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+        }
+    }
+
+    /// Wakes the reader though there is no message: something that it waits for may have come.
+    pub fn nudge(&self) {
+        self.wake.wake();
+    }
+}
+
+/// The reading side of an inbox. A turn rests, then reads until there is nothing, or nudges itself:
+/// whatever is sent after the rest makes it readable again.
+#[derive(Debug)]
+pub struct Mailbox<T> {
+    receiver: Receiver<T>,
+    /// Readable while there may be something to read.
+    pub wake: Wake,
+}
+
+impl<T> Mailbox<T> {
+    /// The next message, if there is one.
+    pub fn take(&mut self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+}
