@@ -176,7 +176,7 @@ PROOFS = [
     Proof("Memory, descriptors and threads stay as they are", "`make soak`", "soak", soak),
     Proof(
         "Tests notice what breaks a promise: known bugs are put into the product, one at a time",
-        "`make mutants`: `tests/mutants/*.patch`",
+        "`make mutants`: `tests/mutants`",
         "mutants",
         mutants,
     ),

@@ -206,3 +206,19 @@ fn lowered_limits_are_refused() {
         assert_eq!(format!("{read:?}"), "Err(AboveLimits)");
     }
 }
+
+/// No id is forgotten for the sake of a limit that was lowered, as long as every clock was trusted.
+#[test]
+fn a_lowered_limit_forgets_no_id() {
+    let mut s = Script::new();
+    s.submit(&plan('a', &[RERUN]));
+    s.until('a', State::Reporting);
+    s.delivered('a');
+    s.submit(&plan('b', &[RERUN]));
+    let mut next = Script::with(Limits { tasks: 1, ids: 1, ..limits() }, 1);
+    let mut replay = s.disk.iter().map(|stored| {
+        next.machine.replay(stored.seq, stored.task, stored.record.kind(), &stored.bytes)
+    });
+    let refused = replay.find_map(Result::err);
+    assert_eq!(format!("{refused:?}"), "Some(AboveLimits)");
+}
