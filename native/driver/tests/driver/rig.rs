@@ -110,6 +110,11 @@ impl Rig {
         self.driver = Some(Driver::open(&self.settings()).expect("the driver opens"));
     }
 
+    /// Gaps in the journal that the last start has found.
+    pub fn gaps(&self) -> u64 {
+        self.driver().opened.gaps
+    }
+
     /// Processes of an earlier run that the last start has ended.
     pub fn leftovers(&self) -> u32 {
         self.driver().opened.leftovers
