@@ -103,8 +103,9 @@ def sim(told: Measured) -> str:
     return (
         f"{sum(kind['worlds'] for kind in machine)} histories of the machine with "
         f"{sum(kind['crashes'] for kind in machine)} crashes and "
-        f"{sum(kind['results'] for kind in machine)} results; all {told['exhaustive']['histories']} "
-        f"histories of a tiny machine; {agent['worlds']} of the whole agent with {agent['tasks']} "
+        f"{sum(kind['results'] for kind in machine)} results; all "
+        f"{told['exhaustive']['histories']} histories of a tiny machine; {agent['worlds']} of the "
+        f"whole agent with {agent['tasks']} "
         f"tasks, {agent['lives']} lives and {agent['faults']} faults"
     )
 
@@ -128,8 +129,8 @@ PROOFS = [
         chaos,
     ),
     Proof(
-        "The same, whatever the machine is told in whatever order, and wherever it dies; clocks jump "
-        "by decades, disks tear, stall, rot and fail, a broker repeats, reorders and forgets",
+        "The same, whatever the machine is told in whatever order, and wherever it dies; clocks "
+        "jump by decades, disks tear, stall, rot and fail, a broker repeats, reorders and forgets",
         "`make sim`: `native/core/tests/sim`, `tests/sim`",
         "sim",
         sim,
