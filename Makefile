@@ -24,15 +24,19 @@ HEADER := native/include/limpet.h
 CBINDGEN_VERSION := 0.29.4
 CBINDGEN := build/cargo/bin/cbindgen
 
+CARGO_MUTANTS_VERSION := 27.1.0
+CARGO_MUTANTS := build/cargo/bin/cargo-mutants
+
 PIP_TOOLS_VERSION := 7.6.2
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --upgrade \
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim chaos duel soak valgrind loom build lock header clean prerequisites
+.PHONY: help demo test check sim chaos duel soak valgrind loom mutants mutants-core build lock
+.PHONY: header clean prerequisites
 
 help: ## List these targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(BUILT) ## Run the demonstration: a broker, an agent and its tasks, on this machine
 	@$(BIN)/limpet demo
@@ -74,6 +78,12 @@ loom: | prerequisites ## Let the threads' queues meet in every order
 	RUSTFLAGS='--cfg loom' cargo test $(CARGO_WORKSPACE) -p limpet-rings --lib --release \
 	    --target-dir $${CARGO_TARGET_DIR:-native/target}/loom
 
+mutants: $(BUILT) ## Put known bugs into a copy of the tree: a test must find each; QUICK=1
+	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/mutate.py $(if $(QUICK),--quick)
+
+mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small way: a test must notice; AGAIN=1
+	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/core.py $(if $(AGAIN),--again)
+
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 
 lock: | prerequisites ## Lock the newest Python packages that pyproject.toml allows
@@ -111,6 +121,10 @@ $(BUILT): $(INSTALLED) $(BUILD_FILES) $(NATIVE_SOURCES)
 
 $(CBINDGEN): | prerequisites
 	cargo install cbindgen --version $(CBINDGEN_VERSION) --locked --quiet --root build/cargo
+
+$(CARGO_MUTANTS): | prerequisites
+	cargo install cargo-mutants --version $(CARGO_MUTANTS_VERSION) --locked --quiet \
+	    --root build/cargo
 
 # Adds up the closing lines of cargo and pytest. A run that ended badly without a failed test, for
 # example because something did not compile, counts as one failure.

@@ -121,6 +121,22 @@ def valgrind(told: Measured) -> str:
     )
 
 
+def mutants(told: Measured) -> str:
+    """Say how many known bugs the tests have found."""
+    rows = told["mutants"]
+    return f"{len(rows)} bugs: {sum(row['killed'] for row in rows)} found by the test named for it"
+
+
+def core(told: Measured) -> str:
+    """Say what the core's tests have noticed."""
+    hung, survived = told.get("hung", 0), told.get("survived", 0)
+    return (
+        f"{told['caught'] + hung + survived} changes: {told['caught']} failed a test, {hung} never "
+        f"ended, {survived} survived, of which {told['survived without a reason']} without a "
+        "reason in `tests/mutants/survivors.toml`"
+    )
+
+
 PROOFS = [
     Proof(
         "An accepted task reaches one outcome, and no `stop` step runs twice",
@@ -159,6 +175,18 @@ PROOFS = [
     ),
     Proof("Flash is spared", "`make soak`: a file system of its own", "soak", flash),
     Proof("Memory, descriptors and threads stay as they are", "`make soak`", "soak", soak),
+    Proof(
+        "Tests notice what breaks a promise: known bugs are put into the product, one at a time",
+        "`make mutants`: `tests/mutants/*.patch`",
+        "mutants",
+        mutants,
+    ),
+    Proof(
+        "Tests notice any small change of the core: each that cargo-mutants can think of",
+        "`make mutants-core`: `native/core`",
+        "mutants-core",
+        core,
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -84,3 +85,28 @@ def test_every_direct_requirement_is_locked() -> None:
     lock = (ROOT / "packaging/requirements.txt").read_text(encoding="utf-8")
     locked = set(re.findall(r"^([a-z0-9-]+)==", lock, re.MULTILINE))
     assert {re.split(r"[<>=]", requirement)[0] for requirement in wanted} <= locked
+
+
+def test_every_locked_crate_builds_with_the_oldest_rust_we_promise() -> None:
+    """A newer compiler builds a crate that asks for too much; a board's distribution does not."""
+    manifest = ROOT / "native/Cargo.toml"
+    floor = tomli.loads(manifest.read_text(encoding="utf-8"))["workspace"]["package"]
+    told = subprocess.run(
+        ["cargo", "metadata", "--locked", "--format-version=1", "--manifest-path", manifest],
+        capture_output=True,
+        check=True,
+    )
+    crates = json.loads(told.stdout)["packages"]
+    assert len(crates) > 10
+    asked = {crate["name"]: crate["rust_version"] or "1.0" for crate in crates}
+    assert asked["limpet-driver"] == floor["rust-version"]
+    newer = {
+        name: wanted
+        for name, wanted in asked.items()
+        if _minor(wanted) > _minor(floor["rust-version"])
+    }
+    assert newer == {}
+
+
+def _minor(version: str) -> int:
+    return int(version.split(".")[1])

@@ -1,6 +1,6 @@
 //! What the cells of the table do. Each action leaves its task in a state the table allows.
 
-use crate::arena::{Attempt, Cause, NO_STEP, NONE, Task, TaskFlags};
+use crate::arena::{Attempt, Cause, NO_STEP, NONE, Task};
 use crate::ids::Kind;
 use crate::machine::Machine;
 use crate::message::{Attached, Clock, Effect, Executor, Outcome, Signal, StepHeader};
@@ -527,7 +527,7 @@ impl Machine {
         }
     }
 
-    pub(crate) fn start_finally(&mut self, slot: u16) {
+    fn start_finally(&mut self, slot: u16) {
         let first = self.arena.tasks[slot as usize].first;
         let is_finally = |at: &u16| self.arena.steps[*at as usize].header.finally;
         let next = self.arena.steps_of(first).find(is_finally).unwrap_or(NONE);
@@ -591,7 +591,6 @@ impl Machine {
             self.reports -= 1;
         }
         self.arena.give_steps(task.first);
-        *self.task(slot) =
-            Task { generation: task.generation, flags: TaskFlags::default(), ..Task::FREE };
+        *self.task(slot) = Task { generation: task.generation, ..Task::FREE };
     }
 }

@@ -456,9 +456,7 @@ impl Machine {
         let Some(step) = self.arena.steps.get(task.current as usize).copied() else {
             return self.go_to(slot, task.first);
         };
-        if task.flags.finally && !step.header.finally {
-            self.start_finally(slot);
-        } else if step.outcome == Outcome::None {
+        if step.outcome == Outcome::None {
             self.go_to(slot, task.current);
         } else {
             self.advance(slot, task.outcome_clock);

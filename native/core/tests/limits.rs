@@ -36,4 +36,7 @@ fn each_limit_is_refused_outside_its_range_by_name() {
         assert!(error.starts_with(&format!("cannot use limit {name} = ")), "{error}");
     }
     assert_eq!(Limits::default().check(), Ok(()));
+    let least = Limits { ended_bytes: 4096, live_bytes: 8192, ..Limits::default() };
+    assert_eq!(least.check(), Ok(()), "room for two ends");
+    assert!(Limits { live_bytes: 8191, ..least }.check().is_err());
 }

@@ -51,6 +51,7 @@ fn steps_take_turns() {
 #[test]
 fn attempts_are_bounded() {
     let mut s = Script::with(Limits { attempts: 3, tasks: 8, ..limits() }, 1);
+    let before = s.machine.stats();
     for name in "abcdefg".chars() {
         s.submit(&plan(name, &[RERUN]));
     }
@@ -58,6 +59,10 @@ fn attempts_are_bounded() {
     assert_eq!(s.state('d'), State::Queued);
     assert!(s.run('b', Exit::Code(0)).contains("d started 0.1"));
     assert_eq!(s.machine.live_attempts(), 3);
+    let (before, after) = (before, s.machine.stats());
+    assert_eq!(after.accepted, 7);
+    assert_eq!(after.attempts, 4, "all that were admitted are counted");
+    assert_eq!(after.inputs - before.inputs, 12, "7 tasks, 5 from the start of b to its end");
 }
 
 /// A slot of attempts serves again and again, and an answer to an earlier use of it is stale.

@@ -1,6 +1,8 @@
 //! Every clock, in every state in which it may run out, and the stop ladder to the nanosecond.
 
-use crate::script::{FINALLY, Plan, RERUN, STOP, Script, plan};
+use crate::script::{FINALLY, Plan, RERUN, STOP, Script, limits, plan};
+use limpet_core::Limits;
+use limpet_core::limits::BATCH;
 use limpet_core::message::{Executor, Exit, Input, Loaded, StepHeader};
 use limpet_core::table::State;
 
@@ -132,6 +134,13 @@ fn start_to_close_includes_the_start() {
     s.set(12_000);
     assert_eq!(s.spawned('a'), "a TERM; a is stopping");
     assert!(s.due(12_500).starts_with("a KILL"));
+
+    let mut s = Script::new();
+    s.submit(&plan('c', &[RERUN]));
+    s.until('c', State::Starting);
+    s.set(4_000);
+    s.spawned('c');
+    assert_eq!(s.next_ms(), Some(10_000), "what the start took is gone");
 
     let mut s = Script::new();
     s.submit(&plan('b', &[RERUN]));
@@ -336,4 +345,19 @@ fn nothing_starts_after_the_deadline() {
     let attempt = s.attempt('a');
     let said = s.feed(Input::Loaded(attempt, Loaded::Start(Executor::Process, s.spec)));
     assert!(!said.contains("start 0"), "{said}");
+}
+
+/// One call stays short: of more tasks than a batch that are due at once, the rest wants to be
+/// called again.
+#[test]
+fn what_is_due_at_once_is_done_in_batches() {
+    let mut s = Script::with(Limits { tasks: 40, steps: 80, ids: 40, ..limits() }, 1);
+    for number in 0..40u8 {
+        s.submit(&closing(char::from(b' ' + number), 1_000));
+    }
+    s.set(1_000);
+    for count in [BATCH, 40 - BATCH] {
+        assert_eq!(s.next_ms(), Some(1_000));
+        assert_eq!(s.feed(Input::Timeout).matches(" decided timed_out").count(), count);
+    }
 }

@@ -103,6 +103,10 @@ fn expired_is_refused_and_time_does_not_run_back() {
     assert_eq!(s.submit(&waived(900_000)), "#3 refused expired", "by whatever the clock says");
     s.now.wall_ms = WALL_MS;
     assert_eq!(s.submit(&waived(900_000)), "#4 refused expired", "which does not run back");
+    s.set(51_000);
+    s.now.wall_ms = WALL_MS;
+    assert_eq!(s.submit(&waived(901_000)), "#5 refused expired", "but on");
+    assert_eq!(s.machine.known_wall_ms(), WALL_MS + 50_000);
     s.now.trusted = true;
     assert!(s.submit(&at(50_001)).contains("a accepted"), "what was not trusted does not count");
 }
@@ -124,6 +128,25 @@ fn a_full_table_is_cleared_by_an_untrusted_clock_if_that_is_waived() {
     s.until('b', State::Running);
     let (next, _) = s.restart(false);
     assert!(next.find('b').is_some() && next.find('a').is_none());
+}
+
+/// Which id that was is not known to the replay any more: it forgets the one that expires first.
+#[test]
+fn a_replay_by_an_untrusted_clock_forgets_the_first_to_expire() {
+    let mut s = Script::with(Limits { tasks: 1, ids: 2, ..limits() }, 1);
+    s.now.trusted = false;
+    let waived = |name, ms| Plan { waived: true, expires_ms: WALL_MS + ms, ..plan(name, &[RERUN]) };
+    for (name, ms) in [('a', 90_000), ('b', 10_000)] {
+        s.submit(&waived(name, ms));
+        s.until(name, State::Reporting);
+        s.delivered(name);
+    }
+    s.set(10_001);
+    assert!(s.submit(&waived('c', 90_000)).contains("b release all; c accepted"));
+    s.sync();
+    let (mut next, _) = s.restart(false);
+    next.sync();
+    assert_eq!(next.submit(&waived('a', 90_000)), "#1 ended succeeded");
 }
 
 /// Without a trusted clock tasks are refused unless policy waives it; known ids are answered

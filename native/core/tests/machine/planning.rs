@@ -2,8 +2,7 @@
 
 use crate::script::{FINALLY, Plan, RERUN, STOP, Script, limits, plan};
 use limpet_core::Limits;
-use limpet_core::message::Outcome;
-use limpet_core::message::{Exit, Input, StepHeader, When};
+use limpet_core::message::{Exit, Input, Outcome, StepHeader, TaskRef, When};
 use limpet_core::table::State;
 
 fn asks(s: &mut Script, name: char) -> String {
@@ -131,4 +130,32 @@ fn added_steps_have_conditions_too() {
     assert!(s.run('a', Exit::Code(1)).ends_with("a load 3; a is loading"));
     s.until('a', State::Reporting);
     assert_eq!(s.steps('a'), "0 succeeded, 1 failed, 2 skipped, 3 succeeded");
+}
+
+/// Only a submission and an extension bring steps, and those can be exchanged for equal ones that
+/// live elsewhere.
+#[test]
+fn an_input_tells_the_steps_it_brings() {
+    let steps = [RERUN, STOP];
+    let task = TaskRef { slot: 0, generation: 0 };
+    let input = Input::Extend { token: 1, task, steps: &steps, bytes: 10 };
+    assert_eq!(input.steps(), steps);
+    assert_eq!(input.with_steps(&steps[1..]).steps(), [STOP]);
+    assert_eq!(Input::Timeout.steps(), []);
+}
+
+/// Steps that were added count against lowered limits as all others do: what just fits is read.
+#[test]
+fn added_steps_meet_lowered_limits() {
+    let mut s = Script::new();
+    s.submit(&planner(2, &[RERUN]));
+    asks(&mut s, 'a');
+    s.extend('a', &[RERUN; 2]);
+    for (steps, fits) in [(2, false), (3, true), (4, true)] {
+        let mut next = Script::with(Limits { steps, ..limits() }, 1);
+        let mut replay = s.disk.iter().map(|stored| {
+            next.machine.replay(stored.seq, stored.task, stored.record.kind(), &stored.bytes)
+        });
+        assert_eq!(replay.all(|read| read.is_ok()), fits, "{steps} steps");
+    }
 }

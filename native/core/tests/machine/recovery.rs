@@ -1,10 +1,10 @@
 //! After a restart: what the records say of tasks that were under way.
 
 use crate::script::{FINALLY, Plan, REBOOT, RERUN, STOP, Script, limits, plan};
-use limpet_core::Limits;
 use limpet_core::message::{Executor, Exit, Input, Outcome, StepHeader, When};
 use limpet_core::record::Record;
 use limpet_core::table::State;
+use limpet_core::{Instant, Limits};
 
 fn running(steps: &[StepHeader]) -> Script {
     let mut s = Script::new();
@@ -164,6 +164,19 @@ fn the_clock_of_the_whole_is_exact_within_a_boot() {
     assert!(!flags(&next).flags.clock_uncertain);
 }
 
+/// What passed before a task was accepted is none of its time.
+#[test]
+fn the_clock_of_the_whole_begins_with_the_acceptance() {
+    let mut s = Script::new();
+    s.submit(&plan('b', &[RERUN]));
+    s.set(5_000);
+    s.submit(&Plan { close_ms: 20_000, ..plan('a', &[RERUN]) });
+    s.until('a', State::Running);
+    s.set(9_000);
+    let (next, _) = s.restart(false);
+    assert_eq!(next.next_ms(), Some(25_000));
+}
+
 /// Across boots the time without power counts when both ends are trusted; else it is not counted
 /// and the task says that it could not be.
 #[test]
@@ -236,6 +249,21 @@ fn a_clock_that_ran_out_meanwhile_ends_the_task() {
     let said = next.finish('a');
     assert!(!said.contains("start 0"), "{said}");
     assert!(said.contains("a result timed_out"), "{said}");
+}
+
+/// A decision that is made again names the step that it found the task at.
+#[test]
+fn a_decision_names_its_step() {
+    let mut s = Script::new();
+    s.spec.maximum_attempts = 2;
+    s.submit(&plan('a', &[RERUN, RERUN]));
+    s.run('a', Exit::Code(0));
+    s.run('a', Exit::Code(1));
+    assert_eq!(s.state('a'), State::Backoff);
+    assert!(s.cancel('a').contains("a cancel requested!; a decided cancelled at 1!"));
+    let asked = s.disk.iter().position(|one| one.record == Record::CancelRequested);
+    let mut next = s.restarted(&s.disk[..=asked.expect("written")], true);
+    assert!(next.recover().contains("a decided cancelled at 1!"));
 }
 
 /// The end of a step by the clock of the whole, without the decision behind it, leads to the
@@ -420,4 +448,52 @@ fn ids_survive() {
     assert!(s.sync().contains("#5 accepted"));
     s.until('a', State::Reporting);
     assert_eq!(s.submit(&plan('e', &[RERUN])), "#6 refused busy_ids");
+}
+
+/// A step that was put back before it ran is not in flight: after a crash it starts as if for the
+/// first time, even if it must not be repeated, and nobody suspects it.
+#[test]
+fn what_was_put_back_is_not_in_flight() {
+    for step in [STOP, RERUN] {
+        let mut s = Script::new();
+        s.submit(&plan('a', &[step]));
+        s.until('a', State::Loading);
+        s.drain(0);
+        assert!(s.feed(Input::Timeout).contains("a interrupted 0!"));
+        let (_, said) = s.restart(false);
+        assert!(said.contains("a started 0.1; ") || said.contains("a started 0.1!; "), "{said}");
+    }
+}
+
+/// The most that one call can ask for: a batch of tasks that are out of time, one of tasks that are
+/// judged and end, and a full admission. Until all are judged the machine wants to be called at
+/// once.
+#[test]
+fn the_fullest_call_fits_its_queue() {
+    let crowd = Limits { tasks: 128, steps: 256, ids: 128, attempts: 32, ..limits() };
+    let mut s = Script::with(crowd, 1);
+    let names: Vec<_> = (0..128u8).map(|number| char::from(b' ' + number)).collect();
+    for (name, number) in names.iter().zip(0..) {
+        s.submit(&match number {
+            0..32 => Plan { close_ms: 100_000, ..plan(*name, &[RERUN; 2]) },
+            32..96 => plan(*name, &[RERUN]),
+            _ => Plan { priority: 1, ..plan(*name, &[STOP]) },
+        });
+        s.sync();
+    }
+    for name in &names[..32] {
+        s.run(*name, Exit::Code(0));
+    }
+    s.limits.attempts = 64;
+    let (mut s, _) = s.restart(true);
+    for _ in 1..3 {
+        assert_eq!(s.machine.live_attempts(), 0, "all are judged before any is admitted");
+        assert_eq!(s.machine.next_deadline(), Instant(0));
+        s.feed(Input::Timeout);
+    }
+    s.set(200_000);
+    let records = s.disk.len();
+    let said = s.feed(Input::Timeout);
+    assert_eq!(s.machine.live_attempts(), 64);
+    assert_eq!(s.disk.len() - records + said.matches(" load ").count(), 32 * 5 + 64 * 2);
 }

@@ -2,7 +2,7 @@
 
 use crate::script::{Plan, RERUN, STOP, Script, WALL_MS, limits, plan};
 use limpet_core::Limits;
-use limpet_core::message::{Exit, Input};
+use limpet_core::message::{Event, Exit, Input};
 use limpet_core::record::Record;
 use limpet_core::table::State;
 
@@ -81,6 +81,41 @@ fn a_delivery_gives_everything_back() {
         s.submit(&plan('e', &[RERUN; 4])).contains("e accepted"),
         "all slots and steps are free"
     );
+}
+
+/// A reference to a task that is gone names no other, though the slot is the same.
+#[test]
+fn an_old_reference_names_no_newer_task() {
+    let mut s = Script::new();
+    s.submit(&plan('a', &[RERUN]));
+    s.until('a', State::Reporting);
+    let old = s.task('a');
+    s.delivered('a');
+    s.submit(&plan('b', &[RERUN]));
+    s.until('b', State::Reporting);
+    assert_eq!(s.task('b').slot, old.slot);
+    assert_eq!(s.feed(Input::Delivered(old)), "");
+    assert_eq!((s.state('b'), s.machine.stats().stale), (State::Reporting, 1));
+}
+
+/// Of more tasks than a word of marks has bits, each is heard as itself.
+#[test]
+fn a_large_table_is_heard_whole() {
+    let limits = Limits { tasks: 100, steps: 100, ids: 100, ..limits() };
+    let mut s = Script::with(limits, 1);
+    for number in 0..100u8 {
+        let name = char::from(number.wrapping_add(b' '));
+        s.ask(&plan(name, &[RERUN]));
+        while s.machine.poll_effect().is_some() {}
+    }
+    let heard = std::iter::from_fn(|| s.machine.poll_event());
+    let heard: Vec<_> = heard
+        .map(|event| match event {
+            Event::Changed(task) => usize::from(task.slot),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(heard, (0..100).collect::<Vec<_>>());
 }
 
 /// A result is told once per run of the agent, and again after a restart, the same.

@@ -55,6 +55,30 @@ fn jitter_stays_in_its_bounds_and_uses_them() {
     assert_eq!((least, most), (300, 400));
 }
 
+/// The jitter's numbers are those that SplitMix64 is published with: the same seed gives the same
+/// delays in every version.
+#[test]
+fn the_seed_decides_the_jitter() {
+    const STATE_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+    let published =
+        [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423u64];
+    for (number, random) in (0..).zip(published) {
+        let seed = STATE_STEP.wrapping_mul(number).wrapping_add(1_234_567);
+        let mut s = Script::with(limits(), seed);
+        let all = 3_000_000;
+        s.spec = Spec {
+            maximum_attempts: 2,
+            jitter_milli: 1_000,
+            initial_interval_ms: all,
+            maximum_interval_ms: all,
+            ..s.spec
+        };
+        s.submit(&plan('a', &[RERUN]));
+        s.run('a', Exit::Code(1));
+        assert_eq!(s.next_ms(), Some(u64::from(all) - random % (u64::from(all) + 1)));
+    }
+}
+
 /// The largest numbers that the format allows do not overflow, and 255 attempts are 255.
 #[test]
 fn extremes_do_not_overflow() {

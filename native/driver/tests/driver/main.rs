@@ -152,6 +152,22 @@ fn a_restart_keeps_results_and_identities() {
 }
 
 #[test]
+fn what_an_earlier_run_left_ends_before_its_tasks_are_replayed() {
+    let mut rig = Rig::new();
+    let instance = std::fs::read_to_string(rig.path("instance")).expect("made by the first run");
+    let mut left = std::process::Command::new("/bin/sleep")
+        .arg("60")
+        .env("LIMPET_ATTEMPT", format!("{instance}:1:0:1"))
+        .spawn()
+        .expect("a process that looks like an attempt of the first run");
+    rig.restart();
+    let survived = rig::alive(&left.id().to_string());
+    // It may have been reaped already, as one that the driver adopted.
+    let _ = left.kill().and_then(|()| left.wait());
+    assert_eq!((rig.leftovers(), survived), (1, false));
+}
+
+#[test]
 fn a_stalled_journal_and_a_stalled_spawner_move_no_deadline() {
     let mut rig = Rig::new();
     let mark = rig.path("running");

@@ -106,6 +106,11 @@ impl Rig {
         self.driver = Some(Driver::open(&self.settings()).expect("the driver opens"));
     }
 
+    /// Processes of an earlier run that the last start has ended.
+    pub fn leftovers(&self) -> u32 {
+        self.driver().opened.leftovers
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
