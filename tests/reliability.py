@@ -103,9 +103,20 @@ def sim(told: Measured) -> str:
     return (
         f"{sum(kind['worlds'] for kind in machine)} histories of the machine with "
         f"{sum(kind['crashes'] for kind in machine)} crashes and "
-        f"{sum(kind['results'] for kind in machine)} results; all {told['exhaustive']['histories']} "
-        f"histories of a tiny machine; {agent['worlds']} of the whole agent with {agent['tasks']} "
+        f"{sum(kind['results'] for kind in machine)} results; all "
+        f"{told['exhaustive']['histories']} histories of a tiny machine; {agent['worlds']} of the "
+        f"whole agent with {agent['tasks']} "
         f"tasks, {agent['lives']} lives and {agent['faults']} faults"
+    )
+
+
+def fuzz(told: Measured) -> str:
+    """Say how much was tried, and what came of it."""
+    targets = told["targets"].values()
+    return (
+        f"{sum(one['executions'] for one in targets)} executions of {len(targets)} targets in "
+        f"{told['seconds per target']} s each: "
+        f"{sum(len(one['findings']) for one in targets)} findings"
     )
 
 
@@ -144,8 +155,8 @@ PROOFS = [
         chaos,
     ),
     Proof(
-        "The same, whatever the machine is told in whatever order, and wherever it dies; clocks jump "
-        "by decades, disks tear, stall, rot and fail, a broker repeats, reorders and forgets",
+        "The same, whatever the machine is told in whatever order, and wherever it dies; clocks "
+        "jump by decades, disks tear, stall, rot and fail, a broker repeats, reorders and forgets",
         "`make sim`: `native/core/tests/sim`, `tests/sim`",
         "sim",
         sim,
@@ -154,6 +165,13 @@ PROOFS = [
         "The journal loses no committed record: each call of the disk fails in turn, each byte is "
         "flipped in turn, every truncation, a full disk at each write",
         "`native/driver/src/store/tests.rs`, `native/driver/tests/store.rs`",
+    ),
+    Proof(
+        "Whatever arrives is taken or refused: packets, frames, tasks, results, inputs, records, "
+        "damaged journals",
+        "`make fuzz`: `native/fuzz`, `tests/test_fuzz.py`",
+        "fuzz",
+        fuzz,
     ),
     Proof(
         "Neither the C ABI nor the driver reads, writes or loses memory that it must not",

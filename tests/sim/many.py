@@ -18,7 +18,9 @@ PROOF_SEEDS = 10_000
 # How many turns of a tiny machine are gone through in every way.
 DEPTH = "9"
 MACHINE = ["cargo", "test", "--locked", "--release", "--package", "limpet-core", "--test", "sim"]
-AGENT = [sys.executable, "-m", "pytest", "-q", "-s", "tests/sim"]
+# So many worlds of the whole agent take longer than a test may.
+PATIENT = ["-o", "faulthandler_timeout=0"]
+AGENT = [sys.executable, "-m", "pytest", "-q", "-s", *PATIENT, "tests/sim"]
 
 
 def run(command: list[str], environment: dict[str, str]) -> dict[str, dict[str, int]]:

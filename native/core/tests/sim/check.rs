@@ -184,7 +184,7 @@ impl Checker {
     pub fn recorded(&mut self, record: &Record, key: Option<u128>, real_ms: u64, seen_ms: u64) {
         if let Record::Accepted(accepted) = record {
             let known = self.known.entry(accepted.key).or_default();
-            if known.accepted && !known.forgotten {
+            if (known.accepted || known.outcome.is_some()) && !known.forgotten {
                 let expired = seen_ms > known.expires_ms;
                 assert!(expired, "{:x} was forgotten before it expired", accepted.key);
                 *known = Known { cancel_asked: known.cancel_asked, ..Known::default() };

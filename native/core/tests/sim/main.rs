@@ -5,6 +5,7 @@
 
 mod check;
 mod exhaust;
+mod faults;
 mod plan;
 mod summary;
 mod world;
