@@ -1,7 +1,7 @@
 """Feeds everything that parses with anything, for SECONDS: `make fuzz SECONDS=60`.
 
 Decides how the time is shared, what of a search is kept and what it tells. The Rust targets are
-searched by coverage (`native/fuzz`), the Python ones by hypothesis (`tests/test_fuzz.py`). A finding
+searched by coverage (`native/fuzz`), the Python ones by chance (`tests/test_fuzz.py`). A finding
 ends the run with the command that repeats it.
 """
 
@@ -102,7 +102,9 @@ def _search(program: Path, target: str, seconds: int) -> Search:
     ]
     environment = {**os.environ, "TARGET": target}
     command = [str(program), *options, str(found), str(kept)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, errors="replace"
+    )
     count = re.search(r"number_of_executed_units: (\d+)", done.stderr)
     findings = [f"TARGET={target} {program} {file}" for file in set(artefacts.iterdir()) - before]
     if done.returncode and not findings:
@@ -115,7 +117,7 @@ def _search(program: Path, target: str, seconds: int) -> Search:
 
 
 def _keep(program: Path, target: str) -> None:
-    """Replace the kept corpus by a small one that reaches every place that it or what is new does."""
+    """Replace the kept corpus by a small one that reaches every place it or what is new does."""
     kept, found, merged = CORPUS / target, WORK / "new" / target, WORK / "merged" / target
     shutil.rmtree(merged, ignore_errors=True)
     merged.mkdir(parents=True)
