@@ -189,8 +189,11 @@ impl Machine {
         let task = &mut self.arena.tasks[slot as usize];
         task.steps += count;
         task.additions -= count.min(task.additions);
-        task.reserved += u32::try_from(reserve).unwrap_or(u32::MAX);
-        self.live_bytes += reserve;
+        // A journal may claim any reserve; both sums take the same part of it.
+        let room = u32::MAX - task.reserved;
+        let reserve = u32::try_from(reserve).unwrap_or(u32::MAX).min(room);
+        task.reserved += reserve;
+        self.live_bytes += u64::from(reserve);
     }
 
     /// With `clock_waived` a full table may also be cleared by a clock that is not trusted: a

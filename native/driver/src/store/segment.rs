@@ -15,7 +15,7 @@
 use std::io;
 
 use super::disk::DiskFile;
-use super::record::{ALIGNMENT, END_MARK, Gap, HEADER_BYTES, Header, record_bytes};
+use super::record::{ALIGNMENT, END_MARK, Gap, HEADER_BYTES, Header, SEQ_MAX, record_bytes};
 use super::{Recovered, UNSYNCED_BYTES_MAX, crc};
 
 /// Where the first record lies: behind the second header copy.
@@ -84,7 +84,8 @@ impl Seal {
             sealed_seq: long(48),
         };
         let sane = super::allowed_size(seal.segment_bytes)
-            && (RECORDS_START..seal.segment_bytes).contains(&seal.sealed_end);
+            && (RECORDS_START..seal.segment_bytes).contains(&seal.sealed_end)
+            && seal.generation.max(seal.sealed_seq) <= SEQ_MAX;
         (sane || word(8) != VERSION).then_some((word(8), seal))
     }
 }
