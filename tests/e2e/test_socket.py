@@ -14,12 +14,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from brokers import free_port
-from fleet import PATIENCE_S, POLICY, ROOT, SCHEMAS, Device, step, task, until
+from brokers import Broker, free_port
+from fleet import (
+    PATIENCE_S,
+    POLICY,
+    ROOT,
+    SCHEMAS,
+    Controller,
+    Device,
+    Listening,
+    step,
+    task,
+    until,
+)
 
 from limpet.errors import EXIT_OK, EXIT_TASK, EXIT_UNREACHABLE, EXIT_USAGE
 
 ALLOW_LOCAL = '\n[[allow]]\nsource = "local"\ntools = ["exec", "sleep"]\n'
+
+# So many results the core tells before the first of them is delivered.
+RESULTS_MAX = 8
 
 
 class NoBroker:
@@ -31,12 +45,21 @@ class NoBroker:
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Device]:
-    device = Device(tmp_path, NoBroker(), "5")
-    (tmp_path / "policy.toml").write_text(POLICY + ALLOW_LOCAL)
-    launch(device)
-    yield device
-    device.stop()
-    print(device.log())
+    with launched(tmp_path, NoBroker()) as device:
+        yield device
+
+
+@contextlib.contextmanager
+def launched(directory: Path, broker: Listening) -> Iterator[Device]:
+    """Run an agent whose policy allows `local`; its log is shown when the test fails."""
+    device = Device(directory, broker, "5")
+    (directory / "policy.toml").write_text(POLICY + ALLOW_LOCAL)
+    try:
+        launch(device)
+        yield device
+    finally:
+        device.stop()
+        print(device.log())
 
 
 def launch(device: Device) -> None:
@@ -164,3 +187,30 @@ def test_what_is_not_allowed_is_refused_by_the_line_that_would_allow_it(device: 
 
 def test_a_broker_and_the_socket_are_not_mixed(device: Device) -> None:
     assert limpet(device, "watch", "--host", "example.org")[0] == EXIT_USAGE
+
+
+def test_a_result_behind_those_for_the_broker_says_so_and_comes_after_them(tmp_path: Path) -> None:
+    broker = Broker("iotcore", "5", tmp_path)
+    broker.start()
+    gate = tmp_path / "gate"
+    script = f"while [ ! -e {gate} ]; do sleep 0.05; done"
+    with launched(tmp_path, broker) as device:
+        controller = Controller(broker)
+        controller.wait_online()
+        for number in range(RESULTS_MAX):
+            controller.send(task(f"t-{number}", [step("wait", "/bin/sh", "-c", script)]))
+            controller.wait("answer", f"t-{number}")
+        controller.close()
+        broker.stop()
+        gate.touch()
+        until(lambda: limpet(device, "tasks") == (EXIT_OK, []), "the ends of the others")
+        file = write(device, task("mine", [step("say", "/bin/true")]))
+        with start(device, "submit", file, "--wait") as waiter:
+            assert waiter.stdout is not None
+            while json.loads(waiter.stdout.readline()).get("phase") != "reporting":
+                pass
+            broker.start()
+            out, _ = waiter.communicate(timeout=PATIENCE_S)
+        broker.stop()
+    assert waiter.returncode == EXIT_OK
+    assert json.loads(out.splitlines()[-1])["outcome"] == "succeeded"
