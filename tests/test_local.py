@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import socket
 import stat
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from limpet.agent import Told
+from limpet.codec import MESSAGE_BYTES_MAX
 from limpet.config import Socket
 from limpet.errors import ConfigError
-from limpet.local import CLIENTS_MAX, REQUEST_BYTES_MAX, Local
+from limpet.local import CLIENTS_MAX, FOLLOWERS_MAX, REQUEST_BYTES_MAX, Local
 
 
 @pytest.fixture
@@ -31,8 +34,10 @@ def client(local: Local) -> socket.socket:
 
 
 def serve(local: Local) -> None:
-    ready, _, _ = select.select(list(local.wanted()), [], [], 0)
-    local.serve(dict.fromkeys(ready, select.POLLIN))
+    poller = select.poll()
+    for fd, events in local.wanted().items():
+        poller.register(fd, events)
+    local.serve(dict(poller.poll(0)))
 
 
 def test_a_question_in_pieces_is_answered_once_it_is_whole(local: Local) -> None:
@@ -76,3 +81,107 @@ def test_a_place_that_cannot_be_is_said_at_start(tmp_path: Path) -> None:
         Local(Socket(str(tmp_path / "file" / "limpet.sock"), None), {})
     with pytest.raises(ConfigError, match="nonesuch"):
         Local(Socket(str(tmp_path / "limpet.sock"), "nonesuch-group"), {})
+
+
+def ask(local: Local, line: bytes) -> socket.socket:
+    asker = client(local)
+    asker.sendall(line)
+    serve(local)
+    return asker
+
+
+def told(local: Local, *said: Told) -> None:
+    local.tell(list(said))
+
+
+def follow(local: Local, task: str = "local/t-1") -> socket.socket:
+    """Return a client that has sent a task and was told that it is accepted."""
+    asker = ask(local, b'{"ask":"task","bytes":3}\nabc')
+    (asked,) = local.take()
+    told(local, Told(task, b"accepted", False, asked.client))
+    assert asker.recv(1000) == b"accepted\n"
+    return asker
+
+
+def test_a_message_comes_whole_with_who_sent_it(local: Local) -> None:
+    message = bytes(range(256)) * 512
+    assert len(message) == MESSAGE_BYTES_MAX
+    asker = client(local)
+    asker.sendall(b'{"ask":"task","bytes":%d}\n' % len(message))
+    for start in range(0, len(message), 30_000):
+        assert local.take() == []
+        asker.sendall(message[start : start + 30_000])
+        for _ in range(4):
+            serve(local)
+    (asked,) = local.take()
+    assert (asked.request, asked.message, asked.uid) == ("task", message, os.getuid())
+
+
+@pytest.mark.parametrize(
+    "size", [b"0", b"-1", b"131073", b"1.0", b'"3"', b"null", b"true,", b"[3]", b"1e3"]
+)
+def test_a_message_of_no_size_is_not_taken(local: Local, size: bytes) -> None:
+    asker = ask(local, b'{"ask":"task","bytes":' + size + b"}\nabc")
+    assert "bytes" in json.loads(asker.recv(1000))["error"]
+    assert local.take() == []
+    assert asker.recv(1) == b""
+
+
+def test_who_sends_a_task_follows_it_to_its_end_and_hears_of_no_other(local: Local) -> None:
+    asker = follow(local)
+    told(local, Told("local/t-2", b"other", False), Told("local/t-1", b"state", False))
+    told(local, Told("local/t-1", b"result", True), Told("local/t-1", b"again", True))
+    assert asker.recv(1000) == b"state\nresult\n"
+    assert asker.recv(1) == b""
+
+
+def test_who_watches_hears_of_every_task_and_no_answer_to_others(local: Local) -> None:
+    watcher, asker = ask(local, b'{"ask":"watch"}\n'), follow(local)
+    told(local, Told("ops/t-9", b"state", False), Told("local/t-1", b"result", True))
+    assert watcher.recv(1000) == b"state\nresult\n"
+    assert asker.recv(1000) == b"result\n"
+    told(local, Told("ops/t-9", b"result", True))
+    assert watcher.recv(1000) == b"result\n"
+
+
+def test_those_who_wait_leave_a_place_for_questions(local: Local) -> None:
+    watchers = [ask(local, b'{"ask":"watch"}\n') for _ in range(FOLLOWERS_MAX)]
+    late = ask(local, b'{"ask":"task","bytes":3}\nabc')
+    assert "wait already" in json.loads(late.recv(1000))["error"]
+    assert json.loads(ask(local, b'{"ask":"status"}\n').recv(1000)) == {"device": "kitchen"}
+    watchers[0].close()
+    serve(local)
+    assert follow(local)
+
+
+def test_a_long_answer_arrives_whole(tmp_path: Path) -> None:
+    """Longer than what the socket holds: the rest waits for the reader and nobody for it."""
+    answer: dict[str, object] = {"text": "x" * (1 << 20)}
+    with Local(Socket(str(tmp_path / "limpet.sock"), None), {"status": lambda: answer}) as local:
+        asker = ask(local, b'{"ask":"status"}\n')
+        received = bytearray()
+        while piece := asker.recv(1 << 16):
+            received += piece
+            serve(local)
+        assert json.loads(received) == answer
+
+
+def test_who_does_not_read_is_cut_off_and_others_are_not(local: Local) -> None:
+    deaf, watcher = ask(local, b'{"ask":"watch"}\n'), ask(local, b'{"ask":"watch"}\n')
+    count = 0
+    while len(local._clients) == 2:
+        count += 1
+        assert count < 1000
+        told(local, Told("ops/t-1", b"x" * 10_000, False))
+        assert len(watcher.recv(20_000)) == 10_001
+    assert sum(len(one.unread) for one in local._clients.values()) == 0
+    deaf.close()
+
+
+def test_who_has_gone_is_forgotten_and_its_task_is_not(local: Local) -> None:
+    asker = ask(local, b'{"ask":"task","bytes":3}\nabc')
+    asker.close()
+    (asked,) = local.take()
+    serve(local)
+    told(local, Told("local/t-1", b"accepted", False, asked.client))
+    assert local._clients == {}

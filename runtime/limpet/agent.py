@@ -47,6 +47,10 @@ PRESENCE_INTERVAL_MS = 5_000
 OUTBOX_COUNT_MAX = 512
 OUTBOX_BYTES_MAX = 2 << 20
 
+# Local results whose delivery the core may not have seen when it says that their task lives; it
+# offers fewer at a time.
+LOCAL_ENDS_MAX = 16
+
 # Phases of a task whose result is all that is left to say.
 OVER = ("closing", "reporting")
 # Verdict of the core -> what a controller is told.
@@ -68,16 +72,35 @@ class Identity(NamedTuple):
     facts: dict[str, object]
 
 
+class Told(NamedTuple):
+    """What the clients of the local socket are told of `task`, which is `source/id`.
+
+    `client` is whose request is answered, None for a report to whoever follows the task; `last`
+    says that nothing more will come of it.
+    """
+
+    task: str
+    payload: bytes
+    last: bool
+    client: int | None = None
+
+
 class _Arrival:
-    """A message whose acknowledgement is owed, and later its answer's way."""
+    """A message whose acknowledgement is owed, and later its answer's way.
 
-    __slots__ = ("answered", "epoch", "number", "request", "source", "task_id")
+    One of the local socket has a `client` and no acknowledgement.
+    """
 
-    def __init__(self, arrived: Arrived, request: str, source: str) -> None:
-        self.epoch = arrived.epoch
-        self.number = arrived.number
+    __slots__ = ("answered", "client", "epoch", "number", "request", "source", "task_id")
+
+    def __init__(
+        self, request: str, source: str, epoch: int = 0, number: int = 0, client: int | None = None
+    ) -> None:
         self.request = request
         self.source = source
+        self.epoch = epoch
+        self.number = number
+        self.client = client
         self.task_id: str | None = None
         self.answered = False
 
@@ -107,7 +130,12 @@ class Agent:
         self.drained = False
         # What the core told last of each live task, for whoever asks on the device.
         self.tasks: dict[int, dict[str, Any]] = {}
+        # What the local socket's clients are to be told, in order.
+        self.told: list[Told] = []
         self._arrivals: dict[int, _Arrival] = {}
+        # Requests of the local socket, by token as well: these keep no acknowledgement waiting.
+        self._asked: dict[int, _Arrival] = {}
+        self._local_ends: dict[int, str] = {}
         self._extensions: dict[int, tuple[int, bool]] = {}
         self._token = 0
         self._items: list[Item] = []
@@ -156,17 +184,23 @@ class Agent:
                 self._saw_presence(arrived, now_ms)
             else:
                 self._log.debug("message.ignored", topic=arrived.topic, retained=arrived.retained)
-            self._owe(_Arrival(arrived, "none", ""), answered=True)
+            self._owe(_Arrival("none", "", arrived.epoch, arrived.number), answered=True)
             return
         if len(self._arrivals) >= ARRIVALS_MAX:
             self._log.warning("message.left", topic=arrived.topic)
             return
-        arrival = _Arrival(arrived, address.kind, address.name)
+        arrival = _Arrival(address.kind, address.name, arrived.epoch, arrived.number)
         token = self._owe(arrival, answered=False)
+        self._take(arrival, token, arrived.payload, wall_ms)
+
+    def _take(self, arrival: _Arrival, token: int, message: bytes, wall_ms: int) -> None:
+        """Ask the core for what a message wants, or refuse it."""
         try:
             if self._items_bytes >= ITEMS_BYTES_MAX:
                 raise TaskError("busy_memory", "too many messages wait for the core")
-            self._ask(self._compile(arrival, token, arrived.payload, wall_ms))
+            if arrival.source == topics.LOCAL and arrival.client is None:
+                raise TaskError("not_allowed", f"source: {topics.LOCAL} is the device's own socket")
+            self._ask(self._compile(arrival, token, message, wall_ms))
         except TaskError as refusal:
             self._answer(token, "refused", refusal.code, refusal.detail)
 
@@ -241,6 +275,15 @@ class Agent:
             if arrival.number:
                 self.acknowledgements.append((arrival.epoch, arrival.number))
 
+    # --- from the local socket ------------------------------------------------------------------
+
+    def asked(self, client: int, uid: int, request: str, message: bytes, wall_ms: int) -> None:
+        """Take a task or a cancel of `client`, whom the user `uid` has started."""
+        self._token += 1
+        arrival = self._asked[self._token] = _Arrival(request, topics.LOCAL, client=client)
+        self._log.info("local.asked", request=request, uid=uid)
+        self._take(arrival, self._token, message, wall_ms)
+
     # --- from the core --------------------------------------------------------------------------
 
     def heard(self, event: Event) -> None:
@@ -276,7 +319,10 @@ class Agent:
                     self._refuse_extension(target)
             return
         detail = REASONS.get(code) if code else None
-        self._answer(event.token, ANSWERS[verdict], code, detail, event.text.get("outcome"))
+        outcome = event.text.get("outcome")
+        if verdict == "alive":
+            outcome = self._local_ends.get(event.target)
+        self._answer(event.token, ANSWERS[verdict], code, detail, outcome)
 
     def _answer(
         self,
@@ -286,7 +332,7 @@ class Agent:
         detail: str | None = None,
         outcome: str | None = None,
     ) -> None:
-        arrival = self._arrivals.get(token)
+        arrival = self._arrivals.get(token) or self._asked.pop(token, None)
         if arrival is None:
             return
         source, task_id = arrival.source, arrival.task_id
@@ -296,13 +342,15 @@ class Agent:
         payload = report.build_answer(
             source, task_id, answer, arrival.request, code, detail, outcome
         )
-        self._put("answer", source, task_id or "", payload, token)
+        if arrival.client is None:
+            self._put("answer", source, task_id or "", payload, token)
+            return
+        last = arrival.request != "task" or answer == "refused" or outcome is not None
+        self.told.append(Told(f"{source}/{task_id}", payload, last, arrival.client))
 
     def _changed(self, event: Event) -> None:
         text = event.text
         self.tasks[event.target] = text
-        if text["state"] in OVER:
-            return
         state = report.build_state(
             text["source"],
             text["id"],
@@ -312,8 +360,11 @@ class Agent:
             text["attempt"] or None,
             text["progress"],
         )
-        topic = self._topic("state", text["source"])
-        self.outbox.put(Publication("state", f"{text['source']}/{text['id']}", topic, state))
+        name = f"{text['source']}/{text['id']}"
+        self.told.append(Told(name, state, last=False))
+        if text["state"] in OVER or text["source"] == topics.LOCAL:
+            return
+        self.outbox.put(Publication("state", name, self._topic("state", text["source"]), state))
 
     def _ended(self, event: Event) -> None:
         history = event.text
@@ -321,8 +372,17 @@ class Agent:
             "task.ended", source=history["source"], id=history["id"], outcome=history["outcome"]
         )
         payload = report.build_result(history)
-        self._put("result", history["source"], history["id"], payload, event.target)
+        self.told.append(Told(f"{history['source']}/{history['id']}", payload, last=True))
         self.tasks.pop(event.target, None)
+        if history["source"] == topics.LOCAL:
+            # It must not take the place of a result that waits for the broker: whoever follows
+            # the task has it now, whoever comes later asks for its outcome by the task again.
+            self._ask(Item(DELIVERED, target=event.target))
+            self._local_ends[event.target] = history["outcome"]
+            if len(self._local_ends) > LOCAL_ENDS_MAX:
+                del self._local_ends[next(iter(self._local_ends))]
+            return
+        self._put("result", history["source"], history["id"], payload, event.target)
 
     def _work(self, event: Event) -> None:
         asked = event.text.get("publish")

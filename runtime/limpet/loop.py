@@ -142,6 +142,8 @@ class Loop:
         self._link.tick(now_ms)
         if self._local is not None:
             self._local.serve(ready)
+            for asked in self._local.take():
+                self._agent.asked(*asked, self._clock.wall_ms())
         self._hand_over(now_ms)
         self._health.tick(now_ms)
         if self._link.phase != self._told_phase:
@@ -220,6 +222,9 @@ class Loop:
         for epoch, number in agent.acknowledgements:
             link.acknowledge(epoch, number)
         agent.acknowledgements.clear()
+        if self._local is not None:
+            self._local.tell(agent.told)
+        agent.told.clear()
         if link.wants_write:
             link.write(now_ms)
             self._note(now_ms)

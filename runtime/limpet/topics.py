@@ -19,6 +19,8 @@ TOPIC_BYTES_MAX = 256
 # `publish` may have several levels; every other name is the source of the task.
 TO_DEVICE = ("task", "cancel")
 FROM_DEVICE = ("answer", "state", "result", "presence", "publish")
+# The source of what comes by the device's own socket; nobody may use it by the broker.
+LOCAL = "local"
 
 
 class Address(NamedTuple):

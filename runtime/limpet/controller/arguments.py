@@ -33,10 +33,11 @@ EXIT_INTERRUPTED = 130
 OVERVIEW = """\
 an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, surviving power cuts
 
-on the device     run, status, record, explain, logs, doctor, init, config check, policy show,
-                    journal show, replay
+on the device     run, status, tasks, record, explain, logs, doctor, init, config check,
+                    policy show, journal show, replay
 on this machine   try, task check, demo
-for the fleet     submit, retry, cancel, watch, devices
+for the fleet     submit, retry, cancel, watch, devices; all but devices with --local as well:
+                    over the agent's own socket, though no broker can be reached
 
 first steps:
   limpet demo                        a broker, an agent and a task, on this machine
@@ -144,6 +145,7 @@ def _add_fleet(commands: argparse._SubParsersAction[_Parser]) -> None:
         "send a task to a device; id and expires_at (24 hours) may be left out of the file",
         "limpet submit task.json -d kitchen --wait",
         "limpet submit task.json -d kitchen --wait --timeout 10m --json | jq .outcome",
+        "limpet submit task.json --local --wait    # this machine's agent, no broker",
         parents=(fleet,),
     )
     retry = _add(
@@ -165,15 +167,20 @@ def _add_fleet(commands: argparse._SubParsersAction[_Parser]) -> None:
     )  # fmt: skip
     cancel.add_argument("id", metavar="ID")
     cancel.add_argument("--owner", metavar="NAME", help="the task's source, if it is not ours")
-    _add(
+    watch = _add(
         commands,
         "watch",
         _watch,
         "show states, results and presence as they come; Ctrl-C ends",
         "limpet watch              # every device",
         "limpet watch -d kitchen --json",
+        "limpet watch --local      # every source's tasks on this machine",
         parents=(fleet,),
     )
+    for parser in (submit, retry, cancel, watch):
+        way = parser.add_argument_group("without a broker")
+        way.add_argument("--local", action="store_true", help="to this machine's agent, as `local`")
+        way.add_argument("--config", metavar="FILE", help="which agent; says --local too")
     _add(commands, "devices", _devices, "list devices by their presence", parents=(fleet,))
 
 
@@ -210,6 +217,13 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     show = _add(inner, "show", _policy_show, "show who may run what, and which line says so")
     doctor = _add(commands, "doctor", _doctor, "say what this machine lends, and what to do")
     status = _add(commands, "status", _status, "ask the agent of this machine how it is")
+    tasks = _add(
+        commands,
+        "tasks",
+        _tasks,
+        "list the live tasks of this machine's agent, whoever sent them, over its own socket"
+        " (of other devices, limpet watch tells)",
+    )
     record = _add(
         commands, "record", _record, "have the agent write down its machine's last inputs"
     )
@@ -228,7 +242,7 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     logs.add_argument("task", metavar="TASK", help="its id, or SOURCE/ID")
     logs.add_argument("step", nargs="?", metavar="STEP")
     logs.add_argument("--stream", choices=("stdout", "stderr"), help="only this one")
-    for parser in (show, doctor, status, record, explain, logs):
+    for parser in (show, doctor, status, tasks, record, explain, logs):
         parser.add_argument("--config", default=CONFIG_FILE, metavar="FILE")
     _add(commands, "version", _version, "print the version")
 
@@ -243,9 +257,20 @@ def _seconds(text: str) -> float:
 def _context(parsed: argparse.Namespace) -> Context:
     from limpet.controller import context
 
+    if getattr(parsed, "local", False) or getattr(parsed, "config", None):
+        return _local(parsed)
     given = {name: getattr(parsed, name) for name in ("host", "port", "prefix", "source", "device")}
     file = context.contexts_file(dict(os.environ))
     return context.load(file, parsed.context, given, _login())
+
+
+def _local(parsed: argparse.Namespace) -> Context:
+    from limpet.controller import local
+
+    for name in ("device", "context", "source", "host", "port", "prefix"):
+        if getattr(parsed, name) is not None:
+            raise UsageError(f"cannot use --{name} with --local: that is this machine's agent")
+    return local.context(parsed.config or CONFIG_FILE)
 
 
 def _login() -> str:
@@ -361,6 +386,12 @@ def _status(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import status
 
     return status.ask(screen, parsed.config)
+
+
+def _tasks(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import status
+
+    return status.tasks(screen, parsed.config)
 
 
 def _record(screen: Screen, parsed: argparse.Namespace) -> int:

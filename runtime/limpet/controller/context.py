@@ -37,7 +37,10 @@ class UsageError(LimpetError):
 
 
 class Context(NamedTuple):
-    """One fleet: its broker, its prefix, our name in it, the device that is meant if none is."""
+    """One fleet: its broker, its prefix, our name in it, the device that is meant if none is.
+
+    With a `socket` it is the agent of this machine alone, and no broker.
+    """
 
     host: str
     port: int
@@ -48,6 +51,7 @@ class Context(NamedTuple):
     password_file: str | None
     tls: bool
     ca_file: str | None
+    socket: str | None = None
 
 
 def contexts_file(environment: dict[str, str]) -> str:

@@ -110,7 +110,7 @@ def tell(record: Record, names: list[str]) -> str:
         case "stopped":
             return "the agent stopped in order"
         case "delivered":
-            return "the broker has the result"
+            return "the result was handed over"
         case _:
             return "everything is over"
 

@@ -1,6 +1,7 @@
 """The commands that speak to devices: submit, retry, cancel, watch, devices.
 
-Decides what each waits for and which exit code follows. Knows the protocol's documents and no MQTT.
+Decides what each waits for and which exit code follows. Knows the protocol's documents and no MQTT;
+a context with a socket reaches this machine's agent without a broker.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from limpet import codec, topics
 from limpet.controller import document, present
 from limpet.controller.context import Context, UsageError
+from limpet.controller.local import LocalSession
 from limpet.controller.present import Follower
 from limpet.controller.session import Heard, Session, seconds
 from limpet.errors import EXIT_OK, EXIT_TASK, EXIT_TIMEOUT
@@ -33,7 +35,7 @@ def submit(
     `timeout_s` bounds the whole; None is 30 s for the answer and no bound for the result.
     """
     device = _device(context)
-    with Session(context) as session:
+    with _open(context) as session:
         session.subscribe(_filters(context, device))
         start = seconds()
         end = None if timeout_s is None else start + timeout_s
@@ -47,7 +49,7 @@ def cancel(screen: Screen, context: Context, task_id: str, owner: str | None) ->
     """Cancel a task of ours, or as an operator one of `owner`."""
     device = _device(context)
     asked = {"limpet": 1, "id": task_id, **({"source": owner} if owner else {})}
-    with Session(context) as session:
+    with _open(context) as session:
         session.subscribe([f"{context.prefix}/{device}/answer/{context.source}"])
         address = topics.Address(device, "cancel", context.source)
         session.publish(address, codec.frame(codec.encode(asked)), ANSWER_S)
@@ -64,7 +66,7 @@ def watch(screen: Screen, context: Context, device: str) -> int:
     """Show what one device (or `all`) says to us, until Ctrl-C."""
     level = "+" if device == EVERYONE else device
     followers: dict[tuple[str, str], tuple[Follower, float]] = {}
-    with Session(context) as session:
+    with _open(context, "watch") as session:
         session.subscribe(_filters(context, level))
         screen.status(f"{context.host}: waiting for {device}; Ctrl-C ends")
         while True:
@@ -78,6 +80,11 @@ def watch(screen: Screen, context: Context, device: str) -> int:
                 screen.say(f"{heard.address.device:<12} {line}")
             if heard.address.kind == "result":
                 del followers[key]
+
+
+def _open(context: Context, question: str | None = None) -> Session | LocalSession:
+    """Return the way to the devices of `context`; a local one asks `question` by itself."""
+    return Session(context) if context.socket is None else LocalSession(context, question)
 
 
 def devices(screen: Screen, context: Context) -> int:
@@ -107,7 +114,7 @@ class _Following:
         self._follower = Follower(task.names)
         self._answered = False
 
-    def until(self, session: Session, start: float, end: float | None) -> int:
+    def until(self, session: Session | LocalSession, start: float, end: float | None) -> int:
         """Hear until the task is answered, or with `wait` until it is over."""
         while True:
             bound = end
@@ -178,7 +185,7 @@ def _answered(screen: Screen, device: str, said: dict[str, Any]) -> int:
 
 
 def _silent(screen: Screen, device: str, request: str, answered: bool = False) -> int:
-    rest = "the task goes on there" if answered else "the broker may still deliver it"
+    rest = "the task goes on there" if answered else "it may still be taken"
     wanted = "result" if answered else "answer"
     text = f"cannot tell how the {request} went: no {wanted} from {device} in time ({rest})"
     screen.fail(text, EXIT_TIMEOUT)

@@ -28,6 +28,7 @@ PHASES = {
     "backoff": "failed, will be tried again",
     "planning": "asks for more steps",
     "recovering": "is found again after a restart",
+    "reporting": "has ended; its result waits for room behind those for the broker",
 }
 QUIET = ("queued",)
 
