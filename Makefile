@@ -32,7 +32,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim chaos duel soak valgrind loom mutants mutants-core build lock
+.PHONY: help demo test check sim chaos duel stalls soak valgrind loom mutants mutants-core build lock
 .PHONY: header clean prerequisites
 
 help: ## List these targets
@@ -66,6 +66,9 @@ chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, T
 
 duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven faults
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/duel.py
+
+stalls: $(BUILT) ## Hold up each thread of the agent, and measure how late deadlines are
+	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/stalls.py
 
 soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py
