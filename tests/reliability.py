@@ -192,8 +192,9 @@ PROOFS = [
         duel,
     ),
     Proof(
-        "No deadline waits: not for Python that hangs in a C call or is stopped, not for the "
-        "threads of journal, spawner and uplink, nor for a name lookup or a broker that is silent",
+        "No deadline waits: not for Python that hangs in a C call or is stopped (a task ends "
+        "durably meanwhile and is told afterwards), not for the threads of journal, spawner and "
+        "uplink, nor for a name lookup or a broker that is silent",
         "`make stalls`: each is held up for 5 s, Python for 10 s; `tests/e2e/test_stalls.py`",
         "stalls",
         stalls,

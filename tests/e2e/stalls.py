@@ -143,8 +143,10 @@ class Bench:
         self.device = Device(directory, self.proxy, broker.protocol, host="localhost")
         holds.make_holdable(self.device)
         holds.compile_c(CLOCKED, directory / "clocked")
-        self.device.start(holds.HOLDABLE_AGENT)
         self.controller = Controller(broker)
+
+    def start(self) -> None:
+        self.device.start(holds.HOLDABLE_AGENT)
         self.controller.wait_online()
 
     def close(self) -> None:
@@ -273,6 +275,7 @@ def run(name: str, broker: Broker, directory: Path, long: bool = True) -> list[F
     scenario, seconds = SCENARIOS[name]
     bench = Bench(directory, broker)
     try:
+        bench.start()
         return scenario(bench, seconds if long else 0)
     except BaseException:
         print(bench.device.log())
