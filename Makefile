@@ -32,8 +32,8 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim fuzz chaos duel soak valgrind loom mutants mutants-core build
-.PHONY: lock header clean prerequisites
+.PHONY: help demo test check sim fuzz chaos duel stalls soak valgrind loom mutants mutants-core
+.PHONY: build lock header clean prerequisites
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ fuzz: $(BUILT) ## Feed everything that parses with anything: SECONDS=N; KEEP=1 r
 
 duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven faults
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/duel.py
+
+stalls: $(BUILT) ## Hold up each thread of the agent, and measure how late deadlines are
+	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/stalls.py
 
 soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py

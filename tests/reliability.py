@@ -73,6 +73,24 @@ def duel(told: Measured) -> str:
     return f"{len(rows)} faults: limpet withstood {counts[0]}, a script of sixty lines {counts[1]}"
 
 
+def stalls(told: Measured) -> str:
+    """Say how late deadlines were, and what the machine alone did to a process that slept."""
+    rows = told["stalls"]
+    every = [row["deadlines"] for row in rows]
+    idle = [row["a process that sleeps"] for row in rows]
+    beyond = f"above {told['late ms at most']:g} ms"
+    count = sum(one["count"] for one in every)
+    late = sum(one[beyond] for one in every)
+    within = f"{count - late} within {told['late ms at most']:g} ms"
+    return (
+        f"{sum(row['runs'] for row in rows)} stalls of {len(rows)} kinds, {count} deadlines: "
+        f"{within}, the latest {max(one['latest ms'] for one in every):g} ms late; a process that "
+        f"only slept, beside them, was woken {max(one['latest ms'] for one in idle):g} ms late at "
+        f"worst, above {told['late ms at most']:g} ms {sum(one[beyond] for one in idle)} times of "
+        f"{sum(one['count'] for one in idle)}"
+    )
+
+
 def flash(told: Measured) -> str:
     """Say what a task costs the disk."""
     cost, idle = told["flash"], told["idle"]
@@ -189,6 +207,14 @@ PROOFS = [
         "`make duel`",
         "duel",
         duel,
+    ),
+    Proof(
+        "No deadline waits: not for Python that hangs in a C call or is stopped (a task ends "
+        "durably meanwhile and is told afterwards), not for the threads of journal, spawner and "
+        "uplink, nor for a name lookup or a broker that is silent",
+        "`make stalls`: each is held up for 5 s, Python for 10 s; `tests/e2e/test_stalls.py`",
+        "stalls",
+        stalls,
     ),
     Proof("Flash is spared", "`make soak`: a file system of its own", "soak", flash),
     Proof("Memory, descriptors and threads stay as they are", "`make soak`", "soak", soak),

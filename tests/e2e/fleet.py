@@ -36,7 +36,7 @@ reboot = ["/bin/false"]
 boot_id_file = "{directory}/boot_id"
 
 [broker]
-host = "127.0.0.1"
+host = "{host}"
 port = {port}
 protocol = "{protocol}"
 keepalive = "5s"
@@ -112,22 +112,31 @@ class Listening(Protocol):
 class Device:
     """One agent with its directories; killed and started as a test likes."""
 
-    def __init__(self, directory: Path, broker: Listening, protocol: str, more: str = "") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        broker: Listening,
+        protocol: str,
+        more: str = "",
+        host: str = "127.0.0.1",
+    ) -> None:
         self.directory = directory
+        self.environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
         self.process: subprocess.Popen[bytes] | None = None
         self.log_file = directory / "agent.log"
         (directory / "tools.d").mkdir()
         (directory / "policy.toml").write_text(POLICY)
         self.boot("first")
-        config = CONFIG.format(directory=directory, port=broker.port, protocol=protocol, more=more)
+        config = CONFIG.format(
+            directory=directory, host=host, port=broker.port, protocol=protocol, more=more
+        )
         (directory / "limpet.toml").write_text(config)
 
     def start(self, program: str = AGENT) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", program, str(self.directory / "limpet.toml")],
-                env=environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -12,10 +12,13 @@ LOOK_S = 0.05
 
 
 class Proxy:
-    """Forwards every connection to `port_behind`, until told to be unkind."""
+    """Forwards every connection to `port_behind`, until told to be unkind.
+
+    Whoever assigns another port leads the connections there that come from then on.
+    """
 
     def __init__(self, port_behind: int) -> None:
-        self._behind = port_behind
+        self.port_behind = port_behind
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -60,7 +63,7 @@ class Proxy:
     def _accept(self) -> None:
         front, _ = self._listener.accept()
         try:
-            behind = socket.create_connection(("127.0.0.1", self._behind), 1)
+            behind = socket.create_connection(("127.0.0.1", self.port_behind), 1)
         except OSError:
             front.close()
             return

@@ -1,28 +1,13 @@
-"""What survives a kill, a broker that goes away, a stop, and a Python thread that hangs."""
+"""What survives a kill, a broker that goes away, and a stop."""
 
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from brokers import Broker
-from fleet import AGENT, Controller, Device, processes_with, step, task, until
-
-# How long Python hangs while deadlines pass.
-HANG_S = 10
-# Holds the GIL in a C call once the file `hang` is there.
-HANGING_AGENT = f"""\
-import ctypes, os, sys, threading, time
-directory = os.path.dirname(sys.argv[1])
-def hang():
-    while not os.path.exists(os.path.join(directory, "hang")):
-        time.sleep(0.02)
-    os.rename(os.path.join(directory, "hang"), os.path.join(directory, "hangs"))
-    ctypes.PyDLL(None).sleep({HANG_S})
-threading.Thread(target=hang, daemon=True).start()
-{AGENT}"""
+from fleet import Controller, Device, processes_with, step, task, until
 
 
 def shell(name: str, script: str, **more: object) -> dict[str, object]:
@@ -126,45 +111,6 @@ def test_a_killed_agent_is_told_offline_by_its_will(device: Device, controller: 
     again = until(lambda: controller.all("presence")[-1]["online"], "the next birth")
     assert again
     assert controller.all("presence")[-1]["nonce"] != online["nonce"]
-
-
-@pytest.mark.parametrize("broker", [("iotcore", "5")], indirect=True)
-def test_no_deadline_waits_for_python(
-    broker: Broker, controller: Controller, tmp_path: Path
-) -> None:
-    """Python hangs for ten seconds in a C call that holds the GIL; five deadlines pass meanwhile,
-    the task ends durably, and its result is told afterwards. How late each was is printed."""
-    device = Device(tmp_path, broker, broker.protocol)
-    device.start(HANGING_AGENT)
-    try:
-        controller.wait_online()
-        print("latest by", lateness_during_hang(controller, tmp_path, "gil"), "ms")
-    finally:
-        device.stop()
-        print(device.log())
-
-
-def lateness_during_hang(controller: Controller, directory: Path, task_id: str) -> float:
-    """Return the largest distance of an attempt's end from its deadline, in milliseconds."""
-    (directory / "hangs").unlink(missing_ok=True)
-    timeout_ms = 700
-    steps = [
-        step(f"s{n}", "/bin/sleep", "60", start_to_close=f"{timeout_ms}ms", allow_failure=True)
-        for n in range(5)
-    ]
-    controller.send(task(task_id, steps))
-    controller.wait("answer", task_id)
-    (directory / "hang").touch()
-    until((directory / "hangs").exists, "the hang")
-    hung_ms = time.time() * 1000
-    result = controller.wait("result", task_id)
-    told_ms = time.time() * 1000
-    assert [one["clock"] for one in result["steps"]] == ["start_to_close"] * 5
-    assert told_ms - hung_ms >= HANG_S * 1000 - 100
-    assert result["ended_ms"] < hung_ms + HANG_S * 1000
-    took = [one["ended_ms"] - one["started_ms"] for one in result["steps"]]
-    print("attempts took", took)
-    return float(max(abs(ms - timeout_ms) for ms in took))
 
 
 @pytest.mark.parametrize("broker", [("mosquitto", "3.1.1")], indirect=True)
