@@ -181,8 +181,8 @@ mod tests {
     proptest! {
         /// A header says after decoding what was encoded, and only under its own seed.
         #[test]
-        fn headers_come_back(task: u64, seq in 0..=SEQ_MAX, kind: u8, length in 0u32..=262_144, sum: u32,
-                             seed: u32, other: u32) {
+        fn headers_come_back(task: u64, seq in 0..=SEQ_MAX, kind: u8, length in 0u32..=262_144,
+                             sum: u32, seed: u32, other: u32) {
             let header = Header::Record { task, seq, kind, length, payload_crc: sum };
             let bytes = header.encode(seed);
             prop_assert_eq!(Header::decode(&bytes, seed), Some(header));
