@@ -21,6 +21,7 @@ def site() -> Site:
     return Site(
         device="kitchen",
         task_root="/var/lib/limpet/tasks",
+        directory_bytes=1 << 28,
         loopback=True,
         worker=["/usr/bin/limpet", "worker"],
         native=["/usr/bin/limpet", "native"],

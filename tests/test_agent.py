@@ -171,7 +171,7 @@ def test_what_cannot_be_read_is_refused_with_as_much_as_was_read(
 @given(st.data())
 def test_acknowledgements_keep_the_order_of_arrival(data: st.DataObject) -> None:
     """Whatever order the core answers in and the broker takes the answers in."""
-    bench = Bench(Site("kitchen", "/t", True, ["w"], ["n"]))
+    bench = Bench(Site("kitchen", "/t", 1 << 28, True, ["w"], ["n"]))
     bench.ready()
     count = data.draw(st.integers(1, 12))
     for number in range(1, count + 1):

@@ -18,7 +18,7 @@ from limpet.policy import Policy, Site
 from samples import ROOT
 
 TOOL = 'name = "t"\nargv = ["/bin/t", { param = "p" }]\n[params.p]\n'
-SITE = Site("kitchen", "/var/lib/limpet/tasks", False, ["/w"], ["/n"])
+SITE = Site("kitchen", "/var/lib/limpet/tasks", 1 << 28, False, ["/w"], ["/n"])
 
 
 def compile_policy(rules: str, *tools: str) -> Policy:
@@ -59,6 +59,7 @@ def test_the_table_is_plain_json_with_the_agreed_members(site: Site) -> None:
         "device",
         "policy_file",
         "task_root",
+        "directory_bytes",
         "loopback",
         "worker",
         "native",

@@ -59,6 +59,7 @@ def site(settings: Config) -> Site:
     return Site(
         device=settings.device.name,
         task_root=os.path.join(settings.device.state_directory, "tasks"),
+        directory_bytes=settings.limits.directory_bytes,
         loopback=host in LOOPBACK or host.startswith(LOOPBACK[1]),
         worker=[sys.executable, "worker"] if frozen else [sys.executable, "-m", "limpet", "worker"],
         native=[sys.executable, "native"] if frozen else [beside],

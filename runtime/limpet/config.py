@@ -87,6 +87,7 @@ class Limits(NamedTuple):
     attempts: int
     ids: int
     segment_bytes: int
+    directory_bytes: int
 
 
 class PolicyFiles(NamedTuple):
@@ -175,6 +176,7 @@ LIMITS = {
     "attempts": Field(8, whole(1, 64)),
     "ids": Field(4096, whole(16, 4096)),
     "segment": Field("4MiB", size(256 * KIB, 64 * MIB), "_bytes"),
+    "directory": Field("256MiB", size(MIB, 1 << 40), "_bytes"),
 }
 POLICY = {
     "file": Field("/etc/limpet/policy.toml", path),

@@ -39,6 +39,7 @@ class Site(NamedTuple):
 
     device: str
     task_root: str
+    directory_bytes: int
     loopback: bool
     worker: list[str]
     native: list[str]
@@ -100,6 +101,7 @@ def compile(
         "device": site.device,
         "policy_file": policy.path,
         "task_root": site.task_root,
+        "directory_bytes": site.directory_bytes,
         "loopback": site.loopback,
         "worker": site.worker,
         "native": site.native,

@@ -39,7 +39,7 @@ def lay_out(directory: Path) -> None:
     for name in ("by_hand", "with_threads"):
         state = directory / name
         state.mkdir()
-        site = Site("kitchen", f"{state}/tasks", loopback=True, worker=["/-"], native=["/-"])
+        site = Site("kitchen", f"{state}/tasks", 1 << 28, True, worker=["/-"], native=["/-"])
         opened = settings(state, policy(site).table)
         (directory / f"{name}.json").write_bytes(codec.encode(opened))
     body = document("t-1", steps=STEPS)

@@ -28,6 +28,7 @@ def site(tmp_path: Path) -> Site:
     return Site(
         device="kitchen",
         task_root=str(tmp_path / "tasks"),
+        directory_bytes=1 << 28,
         loopback=True,
         worker=["/bin/false"],
         native=["/bin/false"],

@@ -31,6 +31,7 @@ pub mod output;
 pub mod parameter;
 pub mod plan;
 pub mod prepare;
+pub mod quota;
 pub mod recording;
 pub mod scan;
 pub mod settings;

@@ -47,6 +47,8 @@ pub struct Spec {
     pub limits: Limits,
     /// Output spooled to its log.
     pub output_bytes: u64,
+    /// What its task's directory may take.
+    pub directory_bytes: Option<u64>,
 }
 
 impl Spec {
@@ -144,5 +146,6 @@ fn spec(table: &Table, plan: &Plan, index: usize) -> Spec {
             cpu_milli: step.limits.cpu_milli,
         },
         output_bytes: output.unwrap_or(OUTPUT_BYTES),
+        directory_bytes: table.directory_bytes,
     }
 }

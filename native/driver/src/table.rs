@@ -10,6 +10,7 @@
 //! - `policy_file`: the file an operator edits to allow more.
 //! - `task_root`: an absolute directory; a task works in `task_root/SOURCE.ID`, see
 //!   [`Table::directory`].
+//! - `directory_bytes` (optional): what the files of one task may take there.
 //! - `loopback`: whether the broker is this device; `exec` and `shell` are refused when false.
 //! - `allow`: rules; an empty list denies everything.
 //! - `tools`: tool name (1 to 64 of `[A-Za-z0-9._-]`) to declaration.
@@ -70,6 +71,9 @@ pub struct Table {
     pub policy_file: String,
     /// Parent of the tasks' directories.
     pub task_root: String,
+    /// What the files in one of them may take; `None` is no limit.
+    #[serde(default)]
+    pub directory_bytes: Option<u64>,
     /// The broker is this device.
     pub loopback: bool,
     /// Who may use what.

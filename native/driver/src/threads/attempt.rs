@@ -4,6 +4,7 @@ use crate::containment::{Limits, Meter, Tiers, Usage};
 use crate::launch::Work;
 use crate::output::{HeadTail, Parts, ReportLines, ReportSummary};
 use crate::prepare::Spec;
+use crate::quota::Quota;
 use crate::threads::spawner::Running;
 use limpet_core::message::{AttemptRef, Exit, Outcome, Signal};
 use limpet_core::record::Record;
@@ -94,6 +95,21 @@ impl Live {
     #[must_use]
     pub fn limits(&self) -> Limits {
         self.spec.as_ref().map(|spec| spec.limits).unwrap_or_default()
+    }
+
+    /// What its task's directory may take.
+    #[must_use]
+    pub fn quota(&self, directory: &Path) -> Option<Quota> {
+        let bytes = self.spec.as_ref()?.directory_bytes?;
+        Some(Quota { directory: directory.to_owned(), bytes })
+    }
+
+    /// Ends an attempt whose task's directory is full, unless it has ended by itself.
+    pub fn fill(&mut self, detail: String) {
+        if self.exit.is_none() {
+            self.reason = Some(("directory_full".to_owned(), detail));
+            self.signal(Signal::Kill);
+        }
     }
 
     /// Lets the outputs be logged under the name of the task's working directory.

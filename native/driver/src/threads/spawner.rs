@@ -6,7 +6,8 @@
 
 use crate::containment::{Cell, Containment, Limits, Meter};
 use crate::launch::Launch;
-use crate::spawn::{AttemptName, spawn};
+use crate::quota::{Quota, Rounds};
+use crate::spawn::{AttemptName, SpawnError, spawn};
 use crate::spool;
 use crate::threads::timer::{Inbox, Message};
 use limpet_core::message::{AttemptRef, Signal};
@@ -15,8 +16,8 @@ use rustix::process::Pid;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 /// What the spawner is asked to do.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub enum Order {
         launch: Box<Launch>,
         /// What it may use.
         limits: Limits,
+        /// What its task's directory may take.
+        quota: Option<Quota>,
     },
     /// Signal everything but the leader.
     Signal {
@@ -75,40 +78,100 @@ pub struct Running {
 
 /// Works until `Close` or until nobody can send any more.
 pub fn run(containment: &Arc<Containment>, timer: &Inbox, orders: &Receiver<Order>) {
-    let mut cells: HashMap<AttemptRef, Cell> = HashMap::new();
-    while let Ok(order) = orders.recv() {
+    let mut spawner = Spawner { containment, timer, held: HashMap::new() };
+    let mut rounds = Rounds::new(Instant::now());
+    loop {
+        let order = if spawner.held.values().any(|held| held.quota.is_some()) {
+            orders.recv_timeout(rounds.wait(Instant::now()))
+        } else {
+            orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
         match order {
-            Order::Spawn { attempt, name, launch, limits } => {
-                let spawned = spawn(containment, &name, &launch, &limits).map(|mut child| {
-                    let meter = child.cell.take_meter();
-                    let not_enforced = containment.not_enforced(&limits);
-                    cells.insert(attempt, child.cell);
-                    let pipes = [child.stdout, child.stderr, child.report];
-                    Running { pid: child.pid, pidfd: child.pidfd, pipes, meter, not_enforced }
-                });
-                timer.send(Message::Spawned { attempt, spawned: Box::new(spawned) });
+            Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => break,
+            Ok(order) => spawner.perform(order),
+            Err(RecvTimeoutError::Timeout) => {
+                let began = Instant::now();
+                spawner.look();
+                rounds.looked(began, Instant::now());
+            }
+        }
+    }
+    for held in spawner.held.values() {
+        containment.sweep(&held.cell);
+    }
+}
+
+/// What is kept of a process that runs.
+struct Held {
+    cell: Cell,
+    /// Until it was exceeded.
+    quota: Option<Quota>,
+}
+
+struct Spawner<'a> {
+    containment: &'a Containment,
+    timer: &'a Inbox,
+    held: HashMap<AttemptRef, Held>,
+}
+
+impl Spawner<'_> {
+    fn perform(&mut self, order: Order) {
+        match order {
+            Order::Spawn { attempt, name, launch, limits, quota } => {
+                let spawned = Box::new(self.spawn(attempt, &name, &launch, &limits, quota));
+                self.timer.send(Message::Spawned { attempt, spawned });
             }
             Order::Signal { attempt, signal } => {
-                if let Some(cell) = cells.get(&attempt) {
-                    containment.signal(cell, native(signal));
+                if let Some(held) = self.held.get(&attempt) {
+                    self.containment.signal(&held.cell, native(signal));
                 }
             }
             Order::Sweep(attempt) => {
-                let swept = cells.get(&attempt).map(|cell| containment.sweep(cell));
-                containment.reap_strays();
+                let held = self.held.get(&attempt);
+                let swept = held.map(|held| self.containment.sweep(&held.cell));
+                self.containment.reap_strays();
                 let (killed, remaining) =
                     swept.map_or((0, 0), |swept| (swept.killed, swept.remaining));
-                timer.send(Message::Swept { attempt, killed, remaining });
+                self.timer.send(Message::Swept { attempt, killed, remaining });
             }
-            Order::Forget(attempt) => drop(cells.remove(&attempt)),
+            Order::Forget(attempt) => drop(self.held.remove(&attempt)),
             Order::Retire { directory, keep } => spool::retire(&directory, keep),
-            Order::ReapStrays => drop(containment.reap_strays()),
+            Order::ReapStrays => drop(self.containment.reap_strays()),
             Order::Stall(duration) => std::thread::sleep(duration),
-            Order::Close => break,
+            Order::Close => {}
         }
     }
-    for cell in cells.values() {
-        containment.sweep(cell);
+
+    /// Starts a process, unless what earlier steps have left is too much already.
+    fn spawn(
+        &mut self,
+        attempt: AttemptRef,
+        name: &AttemptName,
+        launch: &Launch,
+        limits: &Limits,
+        quota: Option<Quota>,
+    ) -> Result<Running, SpawnError> {
+        if let Some(excess) = quota.as_ref().and_then(Quota::excess) {
+            let detail = format!("{excess} (the attempt has not started)");
+            return Err(SpawnError { code: "directory_full", detail, before_exec: true });
+        }
+        let mut child = spawn(self.containment, name, launch, limits)?;
+        let meter = child.cell.take_meter();
+        let not_enforced = self.containment.not_enforced(limits);
+        self.held.insert(attempt, Held { cell: child.cell, quota });
+        let pipes = [child.stdout, child.stderr, child.report];
+        Ok(Running { pid: child.pid, pidfd: child.pidfd, pipes, meter, not_enforced })
+    }
+
+    /// Ends whoever has filled its task's directory.
+    fn look(&mut self) {
+        for (&attempt, held) in &mut self.held {
+            let Some(excess) = held.quota.as_ref().and_then(Quota::excess) else { continue };
+            held.quota = None;
+            let detail = format!("{excess} (its processes were killed)");
+            self.timer.send(Message::Full { attempt, detail });
+            self.containment.signal(&held.cell, rustix::process::Signal::KILL);
+        }
     }
 }
 

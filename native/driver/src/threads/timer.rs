@@ -73,6 +73,13 @@ pub enum Message {
         /// How many would not die.
         remaining: u32,
     },
+    /// An attempt's task has more in its directory than it may.
+    Full {
+        /// Which attempt.
+        attempt: AttemptRef,
+        /// How much, as a sentence.
+        detail: String,
+    },
     /// A task's working directory is not needed any more.
     Retire {
         /// Which.
@@ -285,6 +292,11 @@ impl Timer {
                 // What would not die keeps its attempt until the machine's own clock gives it up.
                 if remaining == 0 {
                     self.feed(Input::Swept(attempt));
+                }
+            }
+            Message::Full { attempt, detail } => {
+                if let Some(live) = self.live_of(attempt) {
+                    live.fill(detail);
                 }
             }
             Message::Retire { directory, keep } => {
@@ -525,9 +537,10 @@ impl Timer {
             Some(Work::Process(launch)) => {
                 live.log_to(&launch.directory);
                 let name = AttemptName { instance, task, step, attempt: u32::from(number) };
-                let limits = live.limits();
+                let (limits, quota) = (live.limits(), live.quota(&launch.directory));
                 let launch = Box::new(launch);
-                self.parts.spawner.send(spawner::Order::Spawn { attempt, name, launch, limits });
+                let order = spawner::Order::Spawn { attempt, name, launch, limits, quota };
+                self.parts.spawner.send(order);
             }
             Some(work @ (Work::Publish { .. } | Work::Reboot)) => {
                 let text = super::telling::host_work(&work);

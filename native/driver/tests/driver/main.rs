@@ -152,6 +152,22 @@ fn a_device_whose_journal_was_cut_goes_on() {
     assert_eq!(rig.result("after")["outcome"], "succeeded");
 }
 
+/// Its task's files are measured while it runs, and before the next step starts.
+#[test]
+fn a_step_that_fills_its_directory_is_killed_and_the_next_does_not_start() {
+    let mut rig = Rig::new();
+    let fill = "head -c 8000000 /dev/zero > big; exec sleep 1000";
+    let mut first = step("fill", json!({"argv": ["/bin/sh", "-c", fill]}));
+    first["guarded"] = json!(true);
+    let second = step("next", json!({"argv": ["/bin/true"]}));
+    rig.submit("full", json!([first, second]));
+    let told = rig.result("full");
+    let reasons: Vec<_> = (0..2).map(|step| told["steps"][step]["reason"].clone()).collect();
+    assert_eq!(reasons, ["directory_full", "directory_full"], "{told:#}");
+    assert_eq!(told["steps"][0]["outcome"], "killed");
+    assert_eq!(told["steps"][1]["outcome"], "failed");
+}
+
 #[test]
 fn what_is_not_allowed_is_refused_before_anything_is_kept() {
     let mut rig = Rig::new();

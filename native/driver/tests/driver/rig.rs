@@ -82,6 +82,7 @@ impl Rig {
             "table": {
                 "device": "bench", "policy_file": "/etc/limpet/policy.toml",
                 "task_root": root.join("tasks"), "loopback": true,
+                "directory_bytes": 4_000_000,
                 "worker": ["/bin/false"], "native": ["/bin/false"],
                 "allow": [{
                     "source": "ops", "tools": ["exec"], "origin": "/etc/limpet/policy.toml:3",
