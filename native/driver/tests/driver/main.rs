@@ -91,6 +91,28 @@ fn the_end_of_a_task_ends_its_whole_tree() {
     assert!(!rig::alive(&pid), "descendant {pid} outlived its task");
 }
 
+/// The deadline does what a cancel does, and says which clock it was.
+#[test]
+fn a_deadline_ends_the_whole_tree() {
+    let mut rig = Rig::new();
+    let mark = rig.path("late");
+    let script = format!(
+        "trap '' TERM; \
+         (setsid sh -c \"trap '' TERM; echo \\$\\$ > {0}; exec sleep 1000\" &) ; \
+         while :; do sleep 1000; done",
+        mark.display()
+    );
+    let mut step = step("late", json!({"argv": ["/bin/sh", "-c", script]}));
+    step["clocks"]["start_to_close_ms"] = json!(2_000);
+    step["clocks"]["grace_ms"] = json!(100);
+    rig.submit("late", json!([step]));
+    let pid = rig.wait_for_file(&mark);
+    let told = rig.result("late")["steps"][0].clone();
+    assert_eq!((&told["outcome"], &told["clock"]), (&json!("timed_out"), &json!("start_to_close")));
+    assert_eq!(told["signal"], 9, "TERM is ignored: {told:#}");
+    assert!(!rig::alive(&pid), "descendant {pid} outlived its deadline");
+}
+
 #[test]
 fn a_chatty_stderr_and_a_held_pipe_block_nothing() {
     let mut rig = Rig::new();
