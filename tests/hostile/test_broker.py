@@ -457,9 +457,7 @@ int getaddrinfo(const char *node, const char *service, const struct addrinfo *hi
 """
 
 
-def test_dns_that_takes_30_s_holds_up_nothing(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_dns_that_takes_30_s_holds_up_nothing(scene: Scene) -> None:
     """The C library knows no bound: at most two lookups are left behind, and an end waits for
     none of them."""
     compiler = shutil.which("cc")
@@ -468,8 +466,7 @@ def test_dns_that_takes_30_s_holds_up_nothing(
     (scene.directory / "slow.c").write_text(SLOW_LOOKUP)
     argv = [compiler, "-shared", "-fPIC", "-o", str(library), str(library.with_suffix(".c"))]
     subprocess.run(argv, check=True)
-    monkeypatch.setenv("LD_PRELOAD", str(library))
-    monkeypatch.setenv("SLOW_WHILE", str(slow))
+    scene.device.environment |= {"LD_PRELOAD": str(library), "SLOW_WHILE": str(slow)}
     file = scene.directory / "limpet.toml"
     file.write_text(file.read_text().replace('host = "127.0.0.1"', 'host = "localhost"'))
     scene.start()
