@@ -293,10 +293,9 @@ fn owner_of(kind: u8, payload: &[u8]) -> Option<Owner> {
 fn instance(directory: &Path) -> Result<String, String> {
     let file = directory.join("instance");
     let plain = |text: &str| text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
-    if let Ok(text) = std::fs::read_to_string(&file)
-        && plain(text.trim())
-    {
-        return Ok(text.trim().to_owned());
+    let known = std::fs::read_to_string(&file).unwrap_or_default();
+    if plain(known.trim()) {
+        return Ok(known.trim().to_owned());
     }
     let id = format!("{:016x}", random());
     std::fs::write(&file, &id).map_err(|cause| {

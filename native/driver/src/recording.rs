@@ -109,10 +109,13 @@ impl Recorder {
         if let Some(entry) = self.newer.entries.last_mut() {
             entry.digest = digest(entry.digest, effect);
         }
-        if let Effect::Append { record: Record::Decided { outcome, .. }, .. } = effect
-            && matches!(outcome, Outcome::Dead | Outcome::Uncertain)
-        {
-            self.reason = Some(outcome.name());
+        match effect {
+            Effect::Append { record: Record::Decided { outcome, .. }, .. }
+                if matches!(outcome, Outcome::Dead | Outcome::Uncertain) =>
+            {
+                self.reason = Some(outcome.name());
+            }
+            _ => {}
         }
     }
 

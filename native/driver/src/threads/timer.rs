@@ -281,10 +281,8 @@ impl Timer {
             Message::Spawned { attempt, spawned } => self.spawned(attempt, *spawned),
             Message::Swept { attempt, killed, remaining } => {
                 let now_ms = self.parts.clock.at().0 / 1_000_000;
-                if let Some(live) =
-                    self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut)
-                    && live.reference == attempt
-                {
+                let live = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut);
+                if let Some(live) = live.filter(|live| live.reference == attempt) {
                     live.stragglers = killed;
                     live.bury();
                     live.close(&mut self.buffer, now_ms);
