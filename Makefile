@@ -65,7 +65,7 @@ chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, T
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/chaos.py
 
 fuzz: $(BUILT) ## Feed everything that parses with anything: SECONDS=N; KEEP=1 renews the corpus
-	SECONDS=$${SECONDS:-60} $(BIN)/python tests/fuzz.py
+	PYTHONPATH=tests/e2e SECONDS=$${SECONDS:-60} $(BIN)/python tests/fuzz.py
 
 duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven faults
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/duel.py

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parent / "e2e"))
 import results
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,7 +141,7 @@ def _documents(seconds: int) -> Search:
     if done.returncode:
         print(done.stdout[-4000:])
         findings = [f"FUZZ_SECONDS={seconds} {' '.join(command[1:])}"]
-    corpus = len(list((ROOT / "tests" / "vectors" / "documents").iterdir()))
+    corpus = len(list((ROOT / "tests" / "vectors" / "plans").iterdir()))
     return Search(count, corpus, findings)
 
 

@@ -126,8 +126,8 @@ def test_a_killed_trial_goes_on_from_its_journal(tmp_path: Path) -> None:
     assert kinds.count("accepted") == 1 and kinds.count("opened") == 2
 
 
-def test_an_uncertain_end_is_recorded_and_replayed(tmp_path: Path) -> None:
-    """The machine that decided it is fed the same inputs again, and decides the same."""
+def uncertain(tmp_path: Path) -> str:
+    """Return the state directory of a task that was killed where it must not be repeated."""
     nap = {"name": "nap", "tool": "sleep", "input": {"duration": "60s"}, "on_interruption": "stop"}
     fields = {"id": "t-1", "expires_at": "2037-01-01T00:00:00Z"}
     task, state = write(tmp_path / "t.json", [nap], **fields), str(tmp_path / "state")
@@ -135,6 +135,12 @@ def test_an_uncertain_end_is_recorded_and_replayed(tmp_path: Path) -> None:
         until_running(process)
         process.kill()
     assert limpet("try", task, "--state", state)[0] == EXIT_TASK
+    return state
+
+
+def test_an_uncertain_end_is_recorded_and_replayed(tmp_path: Path) -> None:
+    """The machine that decided it is fed the same inputs again, and decides the same."""
+    state = uncertain(tmp_path)
     code, said = limpet("replay", state)
     *decisions, total = said
     assert code == EXIT_OK
@@ -146,13 +152,7 @@ def test_an_uncertain_end_is_recorded_and_replayed(tmp_path: Path) -> None:
 
 
 def test_a_recording_that_decides_otherwise_fails(tmp_path: Path) -> None:
-    nap = {"name": "nap", "tool": "sleep", "input": {"duration": "60s"}, "on_interruption": "stop"}
-    fields = {"id": "t-1", "expires_at": "2037-01-01T00:00:00Z"}
-    task, state = write(tmp_path / "t.json", [nap], **fields), str(tmp_path / "state")
-    with start("try", task, "--state", state) as process:
-        until_running(process)
-        process.kill()
-    limpet("try", task, "--state", state)
+    state = uncertain(tmp_path)
     (file,) = (tmp_path / "state" / "recordings").iterdir()
     document = json.loads(file.read_text())
     document["generations"][0]["entries"][-1]["digest"] ^= 1

@@ -61,10 +61,8 @@ impl Hierarchy {
 
     /// The best hierarchy of version 1 whose tree is writable.
     pub fn first_version(instance: &str) -> Option<Hierarchy> {
-        let (mounts, membership) = (read_table("/proc/self/mountinfo")?, membership()?);
         FIRST_VERSION.iter().find_map(|(controller, brake)| {
-            let own = own_directory(&mounts, &membership, controller)?;
-            let base = writable_base(&own, instance)?;
+            let base = base_of_first_version(instance, controller)?;
             Some(Hierarchy { base, brake: *brake, tier: Tier::CgroupV1 })
         })
     }
