@@ -42,14 +42,17 @@ impl Machine {
         if let Some((slot, _)) = queued().filter(|(_, t)| t.suspicions > 0).min_by_key(order) {
             return alone.then_some(slot);
         }
-        let old = |task: &Task| self.now.at >= task.queued_at.after_ms(self.limits.patience_ms.into());
+        let old =
+            |task: &Task| self.now.at >= task.queued_at.after_ms(self.limits.patience_ms.into());
         let gate = queued()
             .filter(|(slot, task)| self.share_kib(*slot) > free_kib && old(task))
             .map(|task| order(&task))
             .min();
         queued()
             .filter(|(slot, _)| self.share_kib(*slot) <= free_kib)
-            .filter(|task| self.share_kib(task.0) == 0 || gate.is_none_or(|gate| order(task) < gate))
+            .filter(|task| {
+                self.share_kib(task.0) == 0 || gate.is_none_or(|gate| order(task) < gate)
+            })
             .min_by_key(order)
             .map(|(slot, _)| slot)
     }

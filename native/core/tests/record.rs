@@ -296,7 +296,8 @@ fn arbitrary_bytes_are_read_or_refused() {
         let before = BEFORE.iter().any(|(old, _)| *old == kind);
         let each = if before { HEADER_BYTES - HEADER_BYTES_BEFORE } else { 0 };
         assert_eq!(used + rest.len(), bytes.len() + headers.iter().count() * each);
-        let whole = Record::decode(record.kind(), &again[..used]).expect("what was written can be read");
+        let whole =
+            Record::decode(record.kind(), &again[..used]).expect("what was written can be read");
         assert_eq!((whole.0, whole.1), (record, stamp));
         assert!(whole.2.iter().eq(headers.iter()));
     }

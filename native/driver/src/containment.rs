@@ -25,12 +25,14 @@ use rustix::process::{
     waitid,
 };
 
+use crate::budget::Caps;
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
 use census::{Identity, Process, carries, census};
 use cgroup::Hierarchy;
 use limits::Controllers;
 pub use limits::{Limits, Meter, Usage};
 
+mod caps;
 mod census;
 mod cgroup;
 mod limits;
@@ -164,6 +166,11 @@ impl Containment {
     /// Both axes, by their names.
     pub fn tiers(&self) -> Tiers {
         Tiers { containment: self.tier(), memory: self.controllers.memory_tier() }
+    }
+
+    /// How much memory the kernel lets the agent and its steps have.
+    pub fn caps(&self) -> Caps {
+        caps::read(self.controllers.agent_memory().as_deref(), self.controllers.steps_memory())
     }
 
     /// Those of `limits` that nothing here keeps, by their names in a task.

@@ -1,8 +1,8 @@
 //! Whose turn it is.
 
 use crate::script::{FINALLY, Plan, RERUN, STOP, Script, limits, plan};
-use limpet_core::message::StepHeader;
 use limpet_core::Limits;
+use limpet_core::message::StepHeader;
 use limpet_core::message::{Exit, Input};
 use limpet_core::table::State;
 
