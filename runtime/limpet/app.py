@@ -14,6 +14,8 @@ from limpet.errors import EXIT_OK, EXIT_SOFTWARE, ConfigError, LimpetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from limpet.config import Config
     from limpet.log import Log
     from limpet.policy import Policy, Site
@@ -169,7 +171,7 @@ def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
     }
 
 
-def _facts(settings: Config, opened: dict[str, object]) -> dict[str, object]:
+def _facts(settings: Config, opened: dict[str, Any]) -> dict[str, object]:
     """Return what presence tells of this agent."""
     limits = settings.limits
     return {
@@ -177,5 +179,11 @@ def _facts(settings: Config, opened: dict[str, object]) -> dict[str, object]:
         "protocol": 1,
         "containment": opened["containment"],
         "memory": opened["memory"],
-        "limits": {"tasks": limits.tasks, "steps": limits.steps, "attempts": limits.attempts},
+        "limits": {
+            "tasks": limits.tasks,
+            "steps": limits.steps,
+            "attempts": limits.attempts,
+            "pool_bytes": opened["budget"]["pool_bytes"],
+            "step_bytes": opened["budget"]["step_bytes"],
+        },
     }
