@@ -13,8 +13,9 @@ import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limpet import __version__, app, config, policy
-from limpet.controller import present, site
+from limpet.controller import site
 from limpet.controller.device import SYNCHRONISED
+from limpet.controller.terminal import plain
 from limpet.errors import EXIT_CONFIG, EXIT_OK, LimpetError
 from limpet.native.core import Core
 from limpet.units import format_size
@@ -179,7 +180,7 @@ def examine_core(memory_wanted: dict[str, int | None]) -> list[Finding]:
             with Core(settings) as core:
                 opened: dict[str, Any] = core.stats()["opened"]
         except LimpetError as error:
-            return [Finding("fail", "core", "does not open", present.plain(str(error)))]
+            return [Finding("fail", "core", "does not open", plain(str(error)))]
     return [
         *arena(opened["arena_bytes"], opened["arithmetic"]),
         containment(opened["containment"]),
