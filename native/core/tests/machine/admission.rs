@@ -145,7 +145,7 @@ fn suspicion_ends_with_the_step() {
 
 // --- memory -------------------------------------------------------------------------------------
 
-/// A pool of 100 KiB and as many attempts as one likes; after 5 s a step stands in the way of others.
+/// A pool of 100 KiB and attempts enough; after 5 s a step stands in the way of others.
 fn pooled() -> Script {
     Script::with(Limits { attempts: 8, tasks: 8, pool_kib: 100, ..limits() }, 1)
 }
