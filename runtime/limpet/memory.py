@@ -124,7 +124,7 @@ class Pressure:
         if self._file is None:
             return 0.0
         try:
-            with open(self._file, encoding="ascii") as stream:
+            with open(self._file, encoding="utf-8") as stream:
                 return full_of(stream.read())
         except OSError:
             # Some kernels have the file and refuse to read it.

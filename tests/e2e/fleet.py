@@ -132,10 +132,13 @@ class Device:
         )
         (directory / "limpet.toml").write_text(config)
 
-    def start(self, program: str = AGENT) -> None:
+    def start(
+        self, program: str = AGENT, inside: Callable[..., list[str]] = lambda *argv: list(argv)
+    ) -> None:
+        """Start the agent; `inside` turns its command line into one that starts it elsewhere."""
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", program, str(self.directory / "limpet.toml")],
+                inside(sys.executable, "-c", program, str(self.directory / "limpet.toml")),
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

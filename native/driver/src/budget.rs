@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 const MIB: u64 = 1 << 20;
 /// What an idle agent needs with room for its bursts; less makes it refuse and restart for nothing.
-const AGENT_BYTES_MIN: u64 = 20 * MIB;
+const AGENT_BYTES_MIN: u64 = 16 * MIB;
 /// The agent's tables are bounded far below this; more would only hide a leak.
 const AGENT_BYTES_MAX: u64 = 64 * MIB;
 /// Of a device's memory, one part of so many is left to its system and its other programs.

@@ -1,0 +1,285 @@
+"""The shared cap: agent and steps in one control group that they may not write to, under load.
+
+`python tests/e2e/capped.py` writes `tests/results/capped.json`. `TASKS`, `MESSAGES` and `HOGS` are
+how many of each; hogs are steps that take ten times their memory, one way or another. Needs root,
+and control groups of version 1 with the memory controller. See `cage.py` for what is shared.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from brokers import Broker
+from cage import Cage
+from fleet import CONFIG, DEVICE, Controller, Device, step, task, until
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+from soak import nonsense
+
+import results
+from limpet.codec import frame
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hostile"))
+
+from liar import Front, Talk
+
+MIB = 1 << 20
+CAP_BYTES = 32 * MIB
+STEP_BYTES = 2 * MIB
+OUTSTANDING_MAX = 24
+EXPIRES_S = 20
+PAUSE_S = 0.5
+SAMPLES = 40
+# Between two lies of the broker.
+HONEST_S = 15.0
+LYING_S = 2.0
+# Sent at one time: the rest is for the broker to keep, and its queues are bounded too.
+BURST = 40
+
+LIMITS = """\
+[limits]
+segment = "1MiB"
+tasks = 32
+steps = 64
+attempts = 4
+ids = 2048
+
+[limits.memory]
+step = "2MiB"
+"""
+
+KEEP = "head -c 4194304 /dev/zero | tail -n 1"
+# Each takes twenty MiB where it may have two.
+HOGS = {
+    # `tail` keeps a line until it ends, which this one never does.
+    "line": ["/bin/sh", "-c", "head -c 20971520 /dev/zero | tail -n 1 | wc -c"],
+    "word": ["/bin/sh", "-c", "x=xxxx; until [ ${#x} -gt 20000000 ]; do x=$x$x; done"],
+    "sort": ["/bin/sh", "-c", "yes | head -c 20971520 | sort -S 20M | tail -n 1"],
+    "many": ["/bin/sh", "-c", f"for i in 1 2 3 4 5; do {KEEP} | (sleep 1; wc -c) & done; wait"],
+}
+
+
+class Load:
+    """A client that keeps tasks and nonsense coming and counts what comes back."""
+
+    def __init__(self, port: int) -> None:
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self.refused: collections.Counter[str] = collections.Counter()
+        self.twice = 0
+        # Each with the time at which it is to be sent, or sent again.
+        self.open: dict[str, float] = {}
+        self.over: set[str] = set()
+        self.sent = 0
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, "load")
+        self._client.on_message = self._on_message
+        self._client.connect("127.0.0.1", port)
+        self._client.subscribe([(f"limpet/+/{kind}/ops", 1) for kind in ("answer", "result")])
+        self._client.loop_start()
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
+        body = json.loads(message.payload)
+        if "/result/" in message.topic:
+            if self.open.pop(body["id"], None) is None:
+                return
+            self.over.add(body["id"])
+            kind = body["id"].rpartition("-")[0]
+            (end,) = {step["outcome"] for step in body["steps"]}
+            self.outcomes[f"{kind} {end}"] += 1
+            if end != ("out_of_memory" if kind in HOGS else "succeeded"):
+                sys.stderr.write(f"{json.dumps(body)[:1500]}\n")
+        elif body["answer"] == "refused":
+            self.refused[body["code"]] += 1
+            if body["id"] in self.open:
+                self.open[body["id"]] = time.monotonic() + PAUSE_S
+
+    def send(self, payload: bytes) -> None:
+        self.sent += 1
+        self._client.publish(f"limpet/{DEVICE}/task/ops", payload, qos=1)
+
+
+def document(task_id: str) -> bytes:
+    """Return a task: a plain process, or a hog of the kind in its id."""
+    kind = task_id.rpartition("-")[0]
+    argv = HOGS.get(kind, ["/bin/true"])
+    made = task(task_id, [step("s", *argv, start_to_close="30s", on_interruption="rerun")])
+    expires = time.gmtime(time.time() + EXPIRES_S)
+    made["expires_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", expires)
+    return frame(json.dumps(made).encode())
+
+
+def garbage(talk: Talk) -> None:
+    """Say what is no packet at all."""
+    talk.welcome()
+    talk.say(os.urandom(4_000))
+    talk.drain()
+
+
+def flood(talk: Talk) -> None:
+    """Send as fast as it goes and acknowledge nothing."""
+    talk.acknowledges = False
+    talk.welcome()
+    for number in range(1, 3_000):
+        talk.send(f"limpet/{DEVICE}/task/ops", b"x" * 8_000, number)
+
+
+def announce(talk: Talk) -> None:
+    """Announce a packet of 256 MiB."""
+    talk.welcome()
+    talk.say(b"\x30\xff\xff\xff\x7f", b"x" * 1_000_000)
+    talk.drain()
+
+
+LIES = (garbage, flood, announce)
+
+
+class Scene:
+    """The caged agent, its broker, the lies in between."""
+
+    def __init__(self, directory: Path) -> None:
+        self._broker = Broker("mosquitto", "5", directory / "broker")
+        self._broker.start()
+        self.front = Front(self._broker.port)
+        inner = directory / "device"
+        inner.mkdir()
+        self.device = Device(inner, self.front, "5")
+        config = inner / "limpet.toml"
+        settings = config.read_text()
+        usual = CONFIG[CONFIG.index("[limits]") : CONFIG.index("[policy]")]
+        settings = settings.replace(usual, LIMITS).replace('level = "debug"', 'level = "warning"')
+        config.write_text(settings)
+        self.cage = Cage(inner, CAP_BYTES)
+        self.controller = Controller(self._broker)
+        self.load = Load(self._broker.port)
+        self.device.start(inside=self.cage.argv)
+        self.presence = self.controller.wait_online()
+        self.controller.close()
+        self.pid = self.cage.find("limpet.cli")
+
+    def close(self) -> None:
+        self.load.close()
+        self.cage.close()
+        self.front.close()
+        self._broker.stop()
+
+    def held(self) -> dict[str, int]:
+        """Return what the agent's process holds just now, in KiB."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        of = dict(line.split(":", 1) for line in lines)
+        return {
+            "anonymous KiB": int(of["RssAnon"].split()[0]),
+            "threads": int(of["Threads"]),
+            "over": len(self.load.over),
+        }
+
+
+def names(tasks: int, hogs: int) -> list[str]:
+    """Return the ids of all tasks, the hogs spread evenly among them."""
+    kinds = list(HOGS)
+    every = max(1, tasks // max(1, hogs))
+    found: list[str] = []
+    for number in range(tasks):
+        found.append(f"task-{number}")
+        if number % every == 0 and number // every < hogs:
+            found.append(f"{kinds[number // every % len(kinds)]}-{number}")
+    return found
+
+
+def press(scene: Scene, tasks: int, messages: int, hogs: int) -> dict[str, Any]:
+    """Keep all of it coming until every task has its result."""
+    load, waiting = scene.load, names(tasks, hogs)[::-1]
+    total, began, lied = len(waiting), time.monotonic(), time.monotonic()
+    samples: list[dict[str, int]] = []
+    nonsenses, lies, lying = 0, 0, False
+    while waiting or load.open:
+        now = time.monotonic()
+        while waiting and len(load.open) < OUTSTANDING_MAX:
+            load.open[waiting.pop()] = 0.0
+        for task_id, due in list(load.open.items()):
+            if now >= due:
+                load.open[task_id] = now + EXPIRES_S
+                load.send(document(task_id))
+        target = messages * (len(load.over) + OUTSTANDING_MAX) // total
+        for _ in range(min(BURST, target - nonsenses)):
+            load.send(nonsense(2 * nonsenses))
+            nonsenses += 1
+        if now >= lied + HONEST_S:
+            scene.front.tell(LIES[lies % len(LIES)])
+            lies, lied, lying = lies + 1, now, True
+        elif lying and now >= lied + LYING_S:
+            scene.front.repent()
+            lying = False
+        if len(samples) < SAMPLES * len(load.over) // total:
+            samples.append(scene.held())
+            sys.stderr.write(f"{samples[-1]} {dict(load.outcomes)} {dict(load.refused)}\n")
+        time.sleep(0.005)
+    return {
+        "tasks": tasks,
+        "hogs": hogs,
+        "messages": load.sent,
+        "lies": lies,
+        "outcomes": dict(sorted(load.outcomes.items())),
+        "refused": dict(sorted(load.refused.items())),
+        "seconds": round(time.monotonic() - began),
+        "samples": samples,
+    }
+
+
+def measure(directory: Path, tasks: int, messages: int, hogs: int) -> dict[str, Any]:
+    """Start the agent in its cage and press it."""
+    directory.chmod(0o755)
+    (directory / "broker").mkdir()
+    scene = Scene(directory)
+    try:
+        facts = scene.presence["facts"]
+        told = {"cap bytes": CAP_BYTES, "memory": facts["memory"], "limits": facts["limits"]}
+        told |= press(scene, tasks, messages, hogs)
+        told["kernel kills"] = scene.cage.kills()
+        told["peak charged bytes"] = scene.cage.peak_bytes()
+        told["same process"] = scene.cage.find("limpet.cli") == scene.pid
+        scene.cage.signal(signal.SIGTERM, "limpet.cli")
+        until(lambda: not scene.cage.pids(), "the agent's end")
+    except BaseException:
+        sys.stderr.write(scene.device.log()[-4_000:])
+        raise
+    finally:
+        scene.close()
+    return told
+
+
+def check(told: dict[str, Any]) -> None:
+    """Hold what was measured against what is promised."""
+    assert told["kernel kills"] == 0, told
+    assert told["same process"], told
+    assert set(told["outcomes"]) <= {"task succeeded"} | {f"{hog} out_of_memory" for hog in HOGS}
+    assert sum(told["outcomes"].values()) == told["tasks"] + told["hogs"], told
+    settled, last = told["samples"][len(told["samples"]) // 4], told["samples"][-1]
+    assert last["anonymous KiB"] <= settled["anonymous KiB"] + 1024, told["samples"]
+    assert last["threads"] == settled["threads"], told["samples"]
+
+
+def main() -> int:
+    """Run the whole of it."""
+    counts = [int(os.environ.get(*usual)) for usual in USUAL]
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        told = measure(Path(directory), *counts)
+    results.write("capped", "make capped", told)
+    check(told)
+    return 0
+
+
+USUAL = (("TASKS", "10000"), ("MESSAGES", "200000"), ("HOGS", "500"))
+
+if __name__ == "__main__":
+    sys.exit(main())
