@@ -166,6 +166,11 @@ impl Containment {
         Tiers { containment: self.tier(), memory: self.controllers.memory_tier() }
     }
 
+    /// Why control groups of version 2 are writable and yet keep no limits.
+    pub fn obstacle(&self) -> Option<&str> {
+        self.hierarchy.as_ref()?.obstacle.as_deref()
+    }
+
     /// Those of `limits` that nothing here keeps, by their names in a task.
     pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
         self.controllers.not_enforced(limits)
