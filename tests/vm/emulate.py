@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,47 +102,42 @@ def build_programs() -> list[Path]:
     return found
 
 
-def boot(kernel: Path, disk: Path, words: str) -> list[dict[str, Any]]:
-    """Run one boot to its end and return what the guest told."""
-    log, told = BUILD / "console.log", BUILD / "told.jsonl"
+def boot(kernel: Path, disk: Path, number: int) -> list[dict[str, Any]]:
+    """Run one set-up in a machine of its own and return what the guest told."""
+    setup = guest.SETUPS[number]
+    log, told = BUILD / f"console-{number}.log", BUILD / f"told-{number}.jsonl"
     drive = f"file={disk},format=raw,if=none,id=disk,snapshot=on"
     command = [*QEMU, "-kernel", str(kernel), "-drive", drive]
     command += ["-device", "nvme,drive=disk,serial=limpet"]
     command += ["-serial", f"file:{log}", "-serial", f"file:{told}"]
-    command += ["-append", f"{WORDS} {words} -- /limpet/guest.py"]
+    command += ["-append", f"{WORDS} {setup.words} -- /limpet/guest.py {number}"]
     try:
         subprocess.run(command, timeout=BOOT_S, check=True)
     except subprocess.TimeoutExpired:
-        raise Broken(f"the machine did not end within {BOOT_S} s: see {log}") from None
+        raise Broken(f"{setup.name}: the machine did not end in {BOOT_S} s: see {log}") from None
     lines = [json.loads(line) for line in told.read_text(errors="replace").splitlines() if line]
-    if not lines or lines[-1] != {"finished": words}:
+    if not lines or lines[-1] != {"finished": setup.name}:
         why = lines[-1] if lines else "nothing"
-        raise Broken(f"the machine ended early and told {why} last: see {log}")
+        raise Broken(f"{setup.name}: the machine told {why} last: see {log}")
     return lines
 
 
-def judge(words: str, lines: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the counts of each set-up of one boot, and everything that is wrong."""
-    rows, wrong = [], []
-    for setup in guest.BOOTS[words]:
-        told = [line for line in lines if line.get("setup") == setup.name]
-        wrong += _unproven(setup, told)
-        ends = Counter(end.partition(":")[0] for line in told for end in line["tests"].values())
-        rows.append(
-            {
-                "setup": setup.name,
-                "lent": setup.lent,
-                "passed": ends["ok"],
-                "failed": ends["failed"],
-                "skipped": ends["skipped"],
-                "seconds": round(sum(line["seconds"] for line in told), 1),
-                "programs": {line["program"]: line["tests"] for line in told},
-            }
-        )
-    return rows, wrong
+def summary(setup: guest.Setup, told: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what is kept of one set-up."""
+    ends = Counter(end.partition(":")[0] for line in told for end in line["tests"].values())
+    return {
+        "set-up": setup.name,
+        "lent": setup.lent,
+        "passed": ends["ok"],
+        "failed": ends["failed"],
+        "skipped": ends["skipped"],
+        "seconds": round(sum(line["seconds"] for line in told), 1),
+        "programs": {line["program"]: line["tests"] for line in told},
+    }
 
 
-def _unproven(setup: guest.Setup, told: list[dict[str, Any]]) -> list[str]:
+def unproven(setup: guest.Setup, told: list[dict[str, Any]]) -> list[str]:
+    """Return everything that is wrong."""
     wrong = [
         f"{setup.name}: {target} did not run"
         for target in TARGETS
@@ -173,21 +169,20 @@ def prove() -> int:
     disk = BUILD / "disk.img"
     image.make(disk, BUILD / "root", programs, Path(guest.__file__))
     built = time.monotonic()
-    rows, wrong, facts = [], [], []
-    for words in guest.BOOTS:
-        lines = boot(kernel, disk, words)
-        facts.append(lines[0])
-        judged = judge(words, lines)
-        rows += judged[0]
-        wrong += judged[1]
+    rows, wrong = [], []
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as machines:
+        numbers = range(len(guest.SETUPS))
+        runs = list(machines.map(lambda number: boot(kernel, disk, number), numbers))
+    for setup, (_, *told, _) in zip(guest.SETUPS, runs, strict=True):
+        rows.append(summary(setup, told))
+        wrong += unproven(setup, told)
     for row in rows:
         counts = f"{row['passed']} passed, {row['failed']} failed, {row['skipped']} skipped"
-        sys.stderr.write(f"{row['setup']}: {counts} in {row['seconds']} s\n")
+        sys.stderr.write(f"{row['set-up']}: {counts} in {row['seconds']} s\n")
     for line in wrong:
         sys.stderr.write(f"WRONG: {line}\n")
     measured = {
-        "kernel": facts[0]["kernel"],
-        "boots": len(facts),
+        "kernel": runs[0][0]["kernel"],
         "set-ups": rows,
         "passed": sum(row["passed"] for row in rows),
         "failed": sum(row["failed"] for row in rows),

@@ -20,14 +20,19 @@ PROGRAMS = Path("/limpet/programs")
 GROUPS = Path("/sys/fs/cgroup")
 # The second serial port: the kernel writes to the first only.
 TELLS = "/dev/ttyS1"
-CONTROLLERS = "+memory +pids +cpu"
+CONTROLLERS = ("memory", "pids", "cpu")
 USER = 1000
 PROGRAM_S = 240
+SWAP_BYTES = 256 << 20
 DELEGATED = (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 NEEDS_ROOT = "needs root"
 NO_MEMORY = ("no memory controller is lent here", "no control group keeps memory here")
-NO_LIMITS = (*NO_MEMORY, "no control group keeps pids here")
+NO_LIMITS = (
+    *NO_MEMORY,
+    "no control group keeps pids here",
+    "no control group keeps cpu here",
+)
 NO_GROUPS = (*NO_LIMITS, "no control group of version 2 is lent here")
 
 
@@ -44,29 +49,33 @@ class Setup(NamedTuple):
     user: int = 0
     stranger: bool = False
     read_only: bool = False
+    # Added to the kernel's command line.
+    words: str = ""
 
 
 ALL = "cgroup_v2 cgroup_v2"
 NOTHING = "memory pids cpu"
-# By what is added to the kernel's command line.
-BOOTS: dict[str, tuple[Setup, ...]] = {
-    "": (
-        Setup("root in the root group", ALL),
-        Setup("root in a service's group", ALL, service=True),
-        Setup("a user in a delegated group", ALL, (NEEDS_ROOT,), service=True, user=USER),
-        Setup(
-            "a group shared with a stranger",
-            f"cgroup_v2 none {NOTHING}",
-            NO_LIMITS,
-            service=True,
-            stranger=True,
-        ),
-        Setup("groups mounted read-only", f"marker none {NOTHING}", NO_GROUPS, read_only=True),
+SETUPS = (
+    Setup("root in the root group", ALL),
+    Setup("root in a service's group", ALL, service=True),
+    Setup("a user in a delegated group", ALL, (NEEDS_ROOT,), service=True, user=USER),
+    Setup(
+        "a group shared with a stranger",
+        f"cgroup_v2 none {NOTHING}",
+        NO_LIMITS,
+        service=True,
+        stranger=True,
     ),
-    "cgroup_disable=memory": (
-        Setup("without a memory controller", "cgroup_v2 none memory", NO_MEMORY, service=True),
+    Setup("groups mounted read-only", f"marker none {NOTHING}", NO_GROUPS, read_only=True),
+    # As the kernel of a Raspberry Pi comes.
+    Setup(
+        "no memory controller",
+        "cgroup_v2 none memory",
+        NO_MEMORY,
+        service=True,
+        words="cgroup_disable=memory",
     ),
-}
+)
 
 
 def run(setup: Setup, program: str, group: Path) -> dict[str, Any]:
@@ -103,7 +112,6 @@ def run(setup: Setup, program: str, group: Path) -> dict[str, Any]:
         output += f"\nended after {PROGRAM_S} s"
     seconds = round(time.monotonic() - started, 1)
     return {
-        "setup": setup.name,
         "program": program,
         "status": process.returncode,
         "seconds": seconds,
@@ -185,6 +193,10 @@ def mount() -> None:
         ("cgroup2", str(GROUPS)),
     ):
         subprocess.run(["/usr/bin/mount", "-t", kind, kind, place], check=True)
+    # What udev makes elsewhere.
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        Path(f"/dev/{name}").symlink_to(f"/proc/self/fd/{number}")
+    Path("/dev/fd").symlink_to("/proc/self/fd")
     Path("/dev/shm").mkdir()
     subprocess.run(["/usr/bin/mount", "-t", "tmpfs", "tmpfs", "/dev/shm"], check=True)
     console = os.open("/dev/ttyS0", os.O_RDWR)
@@ -192,23 +204,31 @@ def mount() -> None:
         os.dup2(console, descriptor)
 
 
+def lend_swap() -> None:
+    """Have something to swap to: a limit of memory must hold there too."""
+    file = Path("/swap")
+    file.write_bytes(bytes(SWAP_BYTES))
+    file.chmod(0o600)
+    for command in ("/usr/sbin/mkswap", "/usr/sbin/swapon"):
+        subprocess.run([command, file], check=True, stdout=subprocess.DEVNULL)
+
+
 def main() -> None:
-    """Run everything of this boot."""
+    """Run every program in the set-up that the kernel's command line names by its number."""
     mount()
-    words = Path("/proc/cmdline").read_text().split()
-    boot = next((boot for boot in BOOTS if boot in words), "")
+    lend_swap()
+    setup = SETUPS[int(sys.argv[1])]
     present = (GROUPS / "cgroup.controllers").read_text().split()
-    tell({"kernel": os.uname().release, "controllers": present, "boot": boot})
-    lends = [f"+{name}" for name in present if f"+{name}" in CONTROLLERS.split()]
-    for setup in BOOTS[boot]:
+    tell({"kernel": os.uname().release, "controllers": present})
+    lends = [f"+{name}" for name in present if name in CONTROLLERS]
+    for program in sorted(path.name for path in PROGRAMS.iterdir()):
+        print(f"{setup.name}: {program}", flush=True)
         if setup.service:
             (GROUPS / "cgroup.subtree_control").write_text(" ".join(lends))
-        for program in sorted(path.name for path in PROGRAMS.iterdir()):
-            print(f"{setup.name}: {program}", flush=True)
-            with arranged(setup) as group:
-                told = run(setup, program, group)
-            tell(told)
-    tell({"finished": boot})
+        with arranged(setup) as group:
+            told = run(setup, program, group)
+        tell(told)
+    tell({"finished": setup.name})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
 //! Proves what control groups alone can promise: that they are found where they are lent, also by
 //! those who start later, and that they hold a fork bomb and files in memory.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
 use limpet_driver::containment::{Containment, Limits, Tier};
 use limpet_driver::spawn::{Child, spawn};
 use rustix::fs::statfs;
@@ -18,6 +23,8 @@ const LENT: &str = "LIMPET_TEST_LENT";
 const LIMIT: u64 = 32 * 1024 * 1024;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 const PROCESSES: u32 = 24;
+/// Only a test that would hang for ever meets it.
+const HANG_S: u32 = 120;
 const STAY: &str = "import os, time\nos.write(1, b'here\\n')\ntime.sleep(600)";
 
 struct Scene {
@@ -57,6 +64,18 @@ impl Scene {
 
 fn everything() -> Limits {
     Limits { memory_bytes: Some(LIMIT), pids: Some(PROCESSES), cpu_milli: Some(1000) }
+}
+
+/// Waits until a file of one of the child's groups reads so.
+fn wait_until(child: &Child, file: &str, holds: impl Fn(&str) -> bool) {
+    let read = |group: &PathBuf| fs::read_to_string(group.join(file));
+    for _ in 0..HANG_S * 100 {
+        if child.cell.groups().iter().flat_map(read).any(|text| holds(&text)) {
+            return;
+        }
+        sleep(Duration::from_millis(10));
+    }
+    panic!("{file} never told");
 }
 
 fn dismiss(containment: &Containment, sibling: Child) {
@@ -119,16 +138,7 @@ fn a_fork_bomb_is_held() {
         let sibling = scene.sibling(&containment);
         let child = scene.start(&containment, 1, bomb, everything());
         assert_eq!(read_line(&child.stdout), "lit");
-        let full = || {
-            let groups = child.cell.groups().iter();
-            let current = |group: &std::path::PathBuf| {
-                std::fs::read_to_string(group.join("pids.current")).ok()?.trim().parse().ok()
-            };
-            groups.filter_map(current).any(|count: u32| count == PROCESSES)
-        };
-        while !full() {
-            std::thread::yield_now();
-        }
+        wait_until(&child, "pids.current", |text| text.trim() == PROCESSES.to_string());
         let swept = containment.sweep(&child.cell);
         assert_eq!(swept.remaining, 0, "{tier}");
         assert!(swept.killed > 0 && swept.killed < PROCESSES, "{tier}: {swept:?}");
@@ -137,10 +147,26 @@ fn a_fork_bomb_is_held() {
     }
 }
 
+/// Who wants more of a processor than it may have is held back by the kernel.
+#[test]
+fn processor_time_is_held() {
+    let scene = Scene::new();
+    for containment in scene.keeping("cpu") {
+        let limits = Limits { cpu_milli: Some(100), ..Limits::default() };
+        let child = scene.start(&containment, 1, "while True: pass", limits);
+        wait_until(&child, "cpu.stat", |text| {
+            let count = text.lines().find_map(|line| line.strip_prefix("nr_throttled "));
+            count.is_some_and(|count| count != "0")
+        });
+        containment.sweep(&child.cell);
+        end(&containment, child);
+    }
+}
+
 /// What a step writes into a file system in memory is its memory, and ends it as any other.
 #[test]
 fn files_in_memory_are_counted() {
-    let shm = std::path::Path::new("/dev/shm");
+    let shm = Path::new("/dev/shm");
     if !statfs(shm).is_ok_and(|found| u64::try_from(found.f_type) == Ok(TMPFS_MAGIC)) {
         eprintln!("skipped: /dev/shm is no file system in memory");
         return;
