@@ -21,14 +21,17 @@ from typing import Any
 
 import guest
 import image
+
 import results
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "vm"
 KERNEL = "linux-image-cloud-amd64"
 # The targets of cargo that start processes.
-TARGETS = ("process_containment", "process_groups", "process_memory", "process_output")
-TARGETS += ("process_spawn", "driver")
+TARGETS = (
+    *("process_containment", "process_groups", "process_memory", "process_output"),
+    *("process_spawn", "driver"),
+)
 BOOT_S = 900
 # What is needed: a program, and the package of Debian that has it.
 NEEDS = {
@@ -55,7 +58,9 @@ class Broken(Exception):
 def check_needs() -> None:
     """Name everything that is missing in one message."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    lacks = sorted({package for name, package in NEEDS.items() if not shutil.which(name, path=path)})
+    lacks = sorted(
+        {package for name, package in NEEDS.items() if not shutil.which(name, path=path)}
+    )
     if os.uname().machine != "x86_64":
         raise Broken("cannot emulate: the programs that are built here are not for x86_64")
     if lacks:
@@ -64,6 +69,10 @@ def check_needs() -> None:
             f"cannot emulate: this machine lacks {packages} (nothing was changed)\n"
             f"On Debian, as root:  apt install --no-install-recommends {packages}"
         )
+    # What .venv holds for one is for no other.
+    wanted = f"Python {sys.version_info.major}.{sys.version_info.minor}."
+    if not _output([image.PYTHON, "--version"]).startswith(wanted):
+        raise Broken(f"cannot emulate: make .venv with {image.PYTHON} (PYTHON={image.PYTHON})")
 
 
 def fetch_kernel() -> Path:
@@ -110,7 +119,7 @@ def boot(kernel: Path, disk: Path, number: int) -> list[dict[str, Any]]:
     command = [*QEMU, "-kernel", str(kernel), "-drive", drive]
     command += ["-device", "nvme,drive=disk,serial=limpet"]
     command += ["-serial", f"file:{log}", "-serial", f"file:{told}"]
-    command += ["-append", f"{WORDS} {setup.words} -- /limpet/guest.py {number}"]
+    command += ["-append", f"{WORDS} {setup.words} -- /limpet/tests/vm/guest.py {number}"]
     try:
         subprocess.run(command, timeout=BOOT_S, check=True)
     except subprocess.TimeoutExpired:
@@ -140,7 +149,7 @@ def unproven(setup: guest.Setup, told: list[dict[str, Any]]) -> list[str]:
     """Return everything that is wrong."""
     wrong = [
         f"{setup.name}: {target} did not run"
-        for target in TARGETS
+        for target in (*TARGETS, *(["agent"] if setup.agent else []))
         if not any(line["program"] == target and line["tests"] for line in told)
     ]
     for line in told:
@@ -155,9 +164,7 @@ def unproven(setup: guest.Setup, told: list[dict[str, Any]]) -> list[str]:
 
 
 def _output(command: list[str]) -> str:
-    return subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    return subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def prove() -> int:
@@ -167,7 +174,7 @@ def prove() -> int:
     started = time.monotonic()
     kernel, programs = fetch_kernel(), build_programs()
     disk = BUILD / "disk.img"
-    image.make(disk, BUILD / "root", programs, Path(guest.__file__))
+    image.make(disk, BUILD / "root", programs)
     built = time.monotonic()
     rows, wrong = [], []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as machines:

@@ -7,9 +7,12 @@ Decides what the set-ups are, how each is arranged, and what must be lent in it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -22,8 +25,11 @@ GROUPS = Path("/sys/fs/cgroup")
 TELLS = "/dev/ttyS1"
 CONTROLLERS = ("memory", "pids", "cpu")
 USER = 1000
+PYTHONPATH = "/limpet/runtime:/limpet/site:/limpet/tests/e2e"
 PROGRAM_S = 240
 SWAP_BYTES = 256 << 20
+# linux/sockios.h, linux/if.h
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 DELEGATED = (".", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 
 NEEDS_ROOT = "needs root"
@@ -49,6 +55,8 @@ class Setup(NamedTuple):
     user: int = 0
     stranger: bool = False
     read_only: bool = False
+    # A whole agent is run, too.
+    agent: bool = False
     # Added to the kernel's command line.
     words: str = ""
 
@@ -57,7 +65,7 @@ ALL = "cgroup_v2 cgroup_v2"
 NOTHING = "memory pids cpu"
 SETUPS = (
     Setup("root in the root group", ALL),
-    Setup("root in a service's group", ALL, service=True),
+    Setup("root in a service's group", ALL, service=True, agent=True),
     Setup("a user in a delegated group", ALL, (NEEDS_ROOT,), service=True, user=USER),
     Setup(
         "a group shared with a stranger",
@@ -73,13 +81,14 @@ SETUPS = (
         "cgroup_v2 none memory",
         NO_MEMORY,
         service=True,
+        agent=True,
         words="cgroup_disable=memory",
     ),
 )
 
 
-def run(setup: Setup, program: str, group: Path) -> dict[str, Any]:
-    """Run one test program in `setup` and return what it told."""
+def run_program(setup: Setup, program: str, group: Path) -> dict[str, Any]:
+    """Run one test program of cargo's in `setup`."""
     command = [f"{PROGRAMS}/{program}", "--test-threads=1", "--show-output"]
     if setup.user:
         ids = [f"--reuid={setup.user}", f"--regid={setup.user}"]
@@ -87,12 +96,18 @@ def run(setup: Setup, program: str, group: Path) -> dict[str, Any]:
     if setup.read_only:
         again = 'mount -o remount,bind,ro /sys/fs/cgroup && exec "$0" "$@"'
         command = ["/usr/bin/unshare", "-m", "/bin/sh", "-c", again, *command]
-    environment = {
-        "PATH": "/usr/sbin:/usr/bin",
-        "LIMPET_TEST_LENT": setup.lent,
-        "TMPDIR": "/tmp",
-        "RUST_BACKTRACE": "1",
-    }
+    return run(program, command, group, {"LIMPET_TEST_LENT": setup.lent})
+
+
+def run_agent(setup: Setup, group: Path) -> dict[str, Any]:
+    """Run a whole agent in `setup`; only the agent itself enters the group."""
+    command = ["/usr/bin/python3", "/limpet/tests/vm/agent.py", str(group), setup.lent]
+    return run("agent", command, GROUPS, {"PYTHONPATH": PYTHONPATH})
+
+
+def run(name: str, command: list[str], group: Path, more: dict[str, str]) -> dict[str, Any]:
+    """Run one program in `group` and return what it told."""
+    environment = {"PATH": "/usr/sbin:/usr/bin", "TMPDIR": "/tmp", "RUST_BACKTRACE": "1", **more}
     started = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -112,7 +127,7 @@ def run(setup: Setup, program: str, group: Path) -> dict[str, Any]:
         output += f"\nended after {PROGRAM_S} s"
     seconds = round(time.monotonic() - started, 1)
     return {
-        "program": program,
+        "program": name,
         "status": process.returncode,
         "seconds": seconds,
         "tests": outcomes(output),
@@ -204,6 +219,13 @@ def mount() -> None:
         os.dup2(console, descriptor)
 
 
+def raise_loopback() -> None:
+    """Let the agent and its broker talk."""
+    with socket.socket() as any_socket:
+        request = struct.pack("16sh", b"lo", IFF_UP)
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, request + bytes(22))
+
+
 def lend_swap() -> None:
     """Have something to swap to: a limit of memory must hold there too."""
     file = Path("/swap")
@@ -216,18 +238,22 @@ def lend_swap() -> None:
 def main() -> None:
     """Run every program in the set-up that the kernel's command line names by its number."""
     mount()
+    raise_loopback()
     lend_swap()
     setup = SETUPS[int(sys.argv[1])]
     present = (GROUPS / "cgroup.controllers").read_text().split()
     tell({"kernel": os.uname().release, "controllers": present})
-    lends = [f"+{name}" for name in present if name in CONTROLLERS]
+    if setup.service:
+        lends = [f"+{name}" for name in present if name in CONTROLLERS]
+        (GROUPS / "cgroup.subtree_control").write_text(" ".join(lends))
     for program in sorted(path.name for path in PROGRAMS.iterdir()):
         print(f"{setup.name}: {program}", flush=True)
-        if setup.service:
-            (GROUPS / "cgroup.subtree_control").write_text(" ".join(lends))
         with arranged(setup) as group:
-            told = run(setup, program, group)
+            told = run_program(setup, program, group)
         tell(told)
+    if setup.agent:
+        with arranged(setup) as group:
+            tell(run_agent(setup, group))
     tell({"finished": setup.name})
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,6 +20,16 @@ LEFT_OUT = re.compile(
     r"^/usr/share/|/(test|idlelib|ensurepip|lib2to3|pydoc_data|tkinter|turtledemo"
     r"|(dist|site)-packages|config-[^/]*|__pycache__)(/|$)|^/(etc|var|lib/systemd)/"
 )
+TREE = Path(__file__).resolve().parents[2]
+FILES = (
+    *("PROTOCOL.md", "tests/e2e/brokers.py", "tests/e2e/fleet.py"),
+    *("tests/vm/agent.py", "tests/vm/guest.py"),
+)
+# What the agent, its embedded broker and fleet.py import.
+IMPORTED = (
+    *("_cffi_backend", "attr", "attrs", "iotcore", "jsonschema", "jsonschema_specifications"),
+    *("orjson", "paho", "referencing", "rpds", "typing_extensions"),
+)
 FOLDERS = ("dev", "proc", "sys", "run", "root", "var", "tmp", "etc", "limpet/programs")
 ACCOUNTS = {
     "etc/passwd": "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n"
@@ -29,7 +40,7 @@ ACCOUNTS = {
 BYTES = 768 << 20
 
 
-def make(image: Path, root: Path, programs: Iterable[Path], guest: Path) -> None:
+def make(image: Path, root: Path, programs: Iterable[Path]) -> None:
     """Write a file system with everything in it to `image`, by way of the folder `root`."""
     shutil.rmtree(root, ignore_errors=True)
     for folder in FOLDERS:
@@ -46,10 +57,27 @@ def make(image: Path, root: Path, programs: Iterable[Path], guest: Path) -> None
         stripped = root / "limpet" / "programs" / program.name.rpartition("-")[0]
         subprocess.run(["strip", "-o", stripped, program], check=True)
         placed.append(stripped)
-    shutil.copy(guest, root / "limpet")
+    placed += _agent(root)
     for library in _libraries(placed):
         _place(root, library)
     _file_system(image, root)
+
+
+def _agent(root: Path) -> Iterable[Path]:
+    """Place this tree's own Python, and what it imports; return what is linked with libraries."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(TREE / "runtime", root / "limpet" / "runtime", ignore=ignored)
+    for file in FILES:
+        target = root / "limpet" / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(TREE / file, target)
+    site = root / "limpet" / "site"
+    site.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if path.name.partition(".")[0] in IMPORTED:
+            copy = shutil.copytree if path.is_dir() else shutil.copy
+            copy(path, site / path.name)
+    return [path for path in (root / "limpet").rglob("*") if path.suffix in ("", ".so")]
 
 
 def _packaged() -> Iterable[str]:

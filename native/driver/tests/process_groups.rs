@@ -41,7 +41,8 @@ impl Scene {
     fn keeping(&self, limit: &str) -> Vec<Containment> {
         let mut found = tiers(&self.instance);
         found.retain(|containment| {
-            containment.tier() != "marker" && !containment.not_enforced(&everything()).contains(&limit)
+            containment.tier() != "marker"
+                && !containment.not_enforced(&everything()).contains(&limit)
         });
         if found.is_empty() {
             eprintln!("skipped: no control group keeps {limit} here");
@@ -131,7 +132,8 @@ fn who_starts_later_finds_the_same_groups() {
 /// A fork bomb meets its bound, dies as a whole, and nobody else notices.
 #[test]
 fn a_fork_bomb_is_held() {
-    let bomb = "import os\nos.write(1, b'lit\\n')\nwhile True:\n try: os.fork()\n except OSError: pass";
+    let bomb =
+        "import os\nos.write(1, b'lit\\n')\nwhile True:\n try: os.fork()\n except OSError: pass";
     let scene = Scene::new();
     for containment in scene.keeping("pids") {
         let tier = containment.tier();

@@ -82,11 +82,11 @@ def containment(tier: str) -> Finding:
     return Finding("warn", "containment", tier, advice)
 
 
-def memory(tier: str) -> Finding:
-    """Judge what keeps every step within its memory limit."""
+def memory(tier: str, obstacle: str | None) -> Finding:
+    """Judge what keeps every step within its memory limit, and what keeps a better tier away."""
     if tier.startswith("cgroup"):
         return Finding("ok", "memory", tier)
-    advice = (
+    advice = obstacle or (
         "nothing keeps a step within its memory limit: run as root or with Delegate=yes; on a "
         "Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and restart"
     )
@@ -157,7 +157,7 @@ def examine_core() -> list[Finding]:
     return [
         *arena(opened["arena_bytes"], opened["arithmetic"]),
         containment(opened["containment"]),
-        memory(opened["memory"]),
+        memory(opened["memory"], opened["obstacle"]),
     ]
 
 
