@@ -25,7 +25,7 @@ GROUPS = Path("/sys/fs/cgroup")
 TELLS = "/dev/ttyS1"
 CONTROLLERS = ("memory", "pids", "cpu")
 USER = 1000
-PYTHONPATH = "/limpet/runtime:/limpet/site:/limpet/tests/e2e"
+PYTHONPATH = "/limpet/runtime:/limpet/tests/e2e"
 PROGRAM_S = 240
 SWAP_BYTES = 256 << 20
 # linux/sockios.h, linux/if.h

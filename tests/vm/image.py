@@ -18,18 +18,15 @@ PACKAGES = ("coreutils", "dash", "grep", "mount", "procps", "sed", "util-linux")
 PYTHON = "/usr/bin/python3"
 LEFT_OUT = re.compile(
     r"^/usr/share/|/(test|idlelib|ensurepip|lib2to3|pydoc_data|tkinter|turtledemo"
-    r"|(dist|site)-packages|config-[^/]*|__pycache__)(/|$)|^/(etc|var|lib/systemd)/"
+    r"|(dist|site)-packages|config-[^/]*)(/|$)|^/(etc|var|lib/systemd)/"
 )
 TREE = Path(__file__).resolve().parents[2]
 FILES = (
     *("PROTOCOL.md", "tests/e2e/brokers.py", "tests/e2e/fleet.py"),
     *("tests/vm/agent.py", "tests/vm/guest.py"),
 )
-# What the agent, its embedded broker and fleet.py import.
-IMPORTED = (
-    *("_cffi_backend", "attr", "attrs", "iotcore", "jsonschema", "jsonschema_specifications"),
-    *("orjson", "paho", "referencing", "rpds", "typing_extensions"),
-)
+# What .venv holds and neither the agent nor its broker nor fleet.py imports, and is large.
+UNUSED = {"hypothesis", "mypy", "mypyc", "pip", "pygments", "ruff", "setuptools"}
 FOLDERS = ("dev", "proc", "sys", "run", "root", "var", "tmp", "etc", "limpet/programs")
 ACCOUNTS = {
     "etc/passwd": "root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n"
@@ -65,19 +62,22 @@ def make(image: Path, root: Path, programs: Iterable[Path]) -> None:
 
 def _agent(root: Path) -> Iterable[Path]:
     """Place this tree's own Python, and what it imports; return what is linked with libraries."""
-    ignored = shutil.ignore_patterns("__pycache__")
-    shutil.copytree(TREE / "runtime", root / "limpet" / "runtime", ignore=ignored)
+    shutil.copytree(TREE / "runtime", root / "limpet" / "runtime")
     for file in FILES:
         target = root / "limpet" / file
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(TREE / file, target)
-    site = root / "limpet" / "site"
-    site.mkdir()
+    # Where Debian's Python looks without being told.
+    site = root / "usr" / "lib" / "python3" / "dist-packages"
+    site.mkdir(parents=True)
     for path in Path(sysconfig.get_path("purelib")).iterdir():
-        if path.name.partition(".")[0] in IMPORTED:
-            copy = shutil.copytree if path.is_dir() else shutil.copy
-            copy(path, site / path.name)
-    return [path for path in (root / "limpet").rglob("*") if path.suffix in ("", ".so")]
+        if path.name not in UNUSED:
+            if path.is_dir():
+                shutil.copytree(path, site / path.name)
+            else:
+                shutil.copy(path, site)
+    inside = (*(root / "limpet").rglob("*"), *site.rglob("*"))
+    return [path for path in inside if path.suffix in ("", ".so")]
 
 
 def _packaged() -> Iterable[str]:
