@@ -219,6 +219,21 @@ def test_a_busy_core_is_asked_again_in_the_same_order(bench: Bench) -> None:
     assert [orjson.loads(item.text)["id"] for item in bench.asked] == ["t-1", "t-2", "t-3", "t-4"]
 
 
+def test_a_full_agent_refuses_tasks_and_still_cancels(bench: Bench) -> None:
+    bench.agent.full = "the agent has too much"
+    bench.arrive(3, document("t-1"))
+    bench.arrive(4, {"limpet": 1, "id": "t-0"}, kind="cancel")
+    bench.turn()
+    (told,) = bench.told("answer")
+    assert (told["code"], told["detail"]) == ("busy_memory", "the agent has too much")
+    assert [item.op for item in bench.asked] == [CANCEL]
+    # It is no answer for ever: the same task is taken when there is room.
+    bench.agent.full = None
+    bench.arrive(5, document("t-1"))
+    bench.turn()
+    assert [item.op for item in bench.asked] == [CANCEL, SUBMIT]
+
+
 def test_what_waits_for_a_busy_core_is_bounded(bench: Bench) -> None:
     """Full is an answer; and beyond the line of arrivals a message is left to come again."""
     bench.busy = True

@@ -76,6 +76,8 @@ def test_units_are_read_into_milliseconds_and_bytes() -> None:
     read = parse('[broker]\nkeepalive = "2m"\n[limits]\nsegment = "8MiB"\nids = 300')
     assert read.broker.keepalive_ms == 120_000
     assert (read.limits.segment_bytes, read.limits.ids) == (8 << 20, 300)
+    memory = parse('[limits.memory]\npool = "64MiB"\nagent = "auto"').limits.memory
+    assert memory == (None, 64 << 20, None)
 
 
 def test_a_config_cannot_be_changed() -> None:
@@ -121,6 +123,12 @@ def test_all_mistakes_are_told_at_once_each_on_its_line() -> None:
         ("[limits]\ntasks = 50\nsteps = 10", "must be at least limits.tasks"),
         ("[limits]\nids = 16", "limits.ids: must be at least limits.tasks"),
         ('[limits]\nsegment = "768KiB"', "96 bytes for each of limits.ids"),
+        ('[limits.memory]\npool = "512KiB"', "must be between 1MiB and 1024GiB"),
+        ('[limits.memory]\nstep = "automatic"', "limits.memory.step: must be a size such as"),
+        (
+            '[limits.require]\nmemory = "sampled"',
+            "limits.require.memory: must be one of any, cgroup",
+        ),
         ("[device\n", "cannot parse"),
     ],
 )

@@ -19,7 +19,8 @@ from limpet.errors import EXIT_TEMPORARY, CoreError
 from limpet.health import Health
 from limpet.link import READY, Link
 from limpet.log import Log
-from limpet.loop import GARBAGE_WORTH_A_COLLECTION, Loop, Signals
+from limpet.loop import GARBAGE_WORTH_A_COLLECTION, RESTART_PATIENCE_MS, Loop, Signals
+from limpet.memory import RESTART_AFTER_MS, Memory
 from limpet.native.records import DRAIN, STAGES, Event
 from limpet.policy import Site
 from manual import policy
@@ -105,11 +106,14 @@ class Bench:
             Backoff(1, 1_000, 120_000),
         )
         self.signals = Signals()
+        self.held_bytes = 0
+        self.memory = Memory(100 << 20, self.clock.boot_ms(), lambda: self.held_bytes, lambda: 0.0)
         self.loop = Loop(
             self.core,  # type: ignore[arg-type]
             self.link,
             self.agent,
             Health(environment),
+            self.memory,
             None,
             self.signals,
             self.clock,
@@ -230,6 +234,48 @@ def test_a_second_signal_ends_at_once(bench: Bench) -> None:
         bench.poller.ready = [(bench.signals.fileno(), select.POLLIN)]
         bench.loop.turn()
     assert bench.loop._finished
+
+
+def test_an_agent_near_its_budget_refuses_tasks_until_there_is_room(bench: Bench) -> None:
+    bench.connect()
+    bench.held_bytes = 85 << 20
+    bench.clock.now_ms += 1_000
+    bench.loop.turn()
+    refusals = [bench.agent.full]
+    bench.held_bytes = 10 << 20
+    # It wakes by itself to find that there is room again.
+    for _ in range(3):
+        bench.loop.turn()
+    refusals.append(bench.agent.full)
+    assert refusals == ["the agent has 85MiB of the 100MiB it may have", None]
+    assert [line for line in bench.lines if b"memory.full" in line]
+    assert not bench.core.items
+
+
+def test_an_agent_beyond_its_budget_drains_with_patience_and_starts_anew(bench: Bench) -> None:
+    bench.connect()
+    bench.clock.now_ms += RESTART_AFTER_MS
+    bench.held_bytes = 101 << 20
+    for _ in range(5):
+        assert not bench.loop.restart
+        bench.clock.now_ms += 1_000
+        bench.loop.turn()
+    assert bench.loop.restart
+    assert [(item.op, item.value) for item in bench.core.items] == [(DRAIN, RESTART_PATIENCE_MS)]
+    bench.core_says(Event("drained", 0, 0, 0, -1, {}))
+    assert b'"online":false' in bench.wire.said()
+    for _ in range(100):
+        bench.loop.turn()
+    assert (bench.loop._finished, bench.loop.restart) == (True, True)
+
+
+def test_a_signal_during_a_restart_ends_for_good(bench: Bench) -> None:
+    bench.connect()
+    bench.loop.restart = bench.loop._draining = True
+    os.kill(os.getpid(), signal.SIGTERM)
+    bench.poller.ready = [(bench.signals.fileno(), select.POLLIN)]
+    bench.loop.turn()
+    assert (bench.loop._finished, bench.loop.restart) == (True, False)
 
 
 def test_what_cannot_restart_the_machine_fails_its_step(bench: Bench) -> None:

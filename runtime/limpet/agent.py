@@ -128,6 +128,8 @@ class Agent:
         # Whether the machine is to be restarted now: the attempts that ask for it.
         self.reboots: list[int] = []
         self.drained = False
+        # Why no task is taken now: there is no memory for it.
+        self.full: str | None = None
         # What the core told last of each live task, for whoever asks on the device.
         self.tasks: dict[int, dict[str, Any]] = {}
         # What the local socket's clients are to be told, in order.
@@ -198,6 +200,8 @@ class Agent:
         try:
             if self._items_bytes >= ITEMS_BYTES_MAX:
                 raise TaskError("busy_memory", "too many messages wait for the core")
+            if self.full is not None and arrival.request == "task":
+                raise TaskError("busy_memory", self.full)
             if arrival.source == topics.LOCAL and arrival.client is None:
                 raise TaskError("not_allowed", f"source: {topics.LOCAL} is the device's own socket")
             self._ask(self._compile(arrival, token, message, wall_ms))

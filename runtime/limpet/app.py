@@ -14,12 +14,16 @@ from limpet.errors import EXIT_OK, EXIT_SOFTWARE, ConfigError, LimpetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from limpet.config import Config
     from limpet.log import Log
     from limpet.policy import Policy, Site
 
 LOOPBACK = ("localhost", "127.", "::1")
 DIRECTORY_MODE = 0o700
+# What opening found that is too long for a line of the log; `limpet doctor` shows it.
+UNTOLD = ("arithmetic", "budget")
 
 
 def run(config_file: str) -> int:
@@ -37,7 +41,7 @@ def run(config_file: str) -> int:
         return error.exit_code
     log = stderr_log(Clock().wall_ms, settings.log.level, settings.log.format)
     try:
-        _serve(settings, rules, log)
+        restart = _serve(settings, rules, log)
     except LimpetError as error:
         log.error("agent.failed", detail=str(error), exit_code=error.exit_code)
         return error.exit_code
@@ -45,7 +49,10 @@ def run(config_file: str) -> int:
         log.error("agent.failed", detail=f"a bug: {error!r}", exit_code=EXIT_SOFTWARE)
         sys.excepthook(*sys.exc_info())
         return EXIT_SOFTWARE
-    log.info("agent.ended")
+    log.info("agent.ended", restart=restart)
+    if restart:
+        # In the same process: whoever supervises it notices nothing but a pause.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     return EXIT_OK
 
 
@@ -66,8 +73,8 @@ def site(settings: Config) -> Site:
     )
 
 
-def _serve(settings: Config, rules: Policy, log: Log) -> None:
-    """Build everything, turn the loop, and end everything."""
+def _serve(settings: Config, rules: Policy, log: Log) -> bool:
+    """Build everything, turn the loop, and end everything; whether to start anew."""
     from limpet import topics
     from limpet.agent import Agent, Identity
     from limpet.backoff import Backoff
@@ -76,6 +83,7 @@ def _serve(settings: Config, rules: Policy, log: Log) -> None:
     from limpet.link import Link
     from limpet.local import Local
     from limpet.loop import Loop, Signals
+    from limpet.memory import Memory, Pressure, used_bytes
     from limpet.native.core import Core, frame
     from limpet.native.records import RECORD, Item
 
@@ -83,8 +91,9 @@ def _serve(settings: Config, rules: Policy, log: Log) -> None:
     signals = Signals()
     with Core(_core_settings(settings, rules)) as core:
         opened = core.stats()["opened"]
-        told = {name: value for name, value in opened.items() if name != "arithmetic"}
-        log.info("core.open", version=__version__, **told)
+        budget = opened["budget"]
+        told = {name: value for name, value in opened.items() if name not in UNTOLD}
+        log.info("core.open", version=__version__, **told, pool_bytes=budget["pool_bytes"])
         device = settings.device
         identity = Identity(device.prefix, device.name, _facts(settings, opened))
         agent = Agent(identity, rules, frame, lambda: os.urandom(8).hex(), log)
@@ -115,20 +124,25 @@ def _serve(settings: Config, rules: Policy, log: Log) -> None:
             return {"directory": os.path.join(device.state_directory, "recordings")}
 
         with Local(settings.socket, {"status": status, "record": record}) as local:
+            pressure = Pressure(budget["agent_group"])
+            clock = Clock()
+            memory = Memory(budget["agent_bytes"], clock.boot_ms(), used_bytes, pressure)
             loop = Loop(
                 core,
                 link,
                 agent,
                 health,
+                memory,
                 local,
                 signals,
-                Clock(),
+                clock,
                 log,
                 settings.drain.timeout_ms,
                 settings.device.reboot,
             )
             health.ready(f"device {device.name}, {opened['tasks']} live tasks")
             loop.run()
+            return loop.restart
 
 
 def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
@@ -150,12 +164,14 @@ def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
             "attempts": limits.attempts,
             "ids": limits.ids,
         },
+        "memory": limits.memory._asdict(),
+        "require": limits.require._asdict(),
         "segment_bytes": limits.segment_bytes,
         "table": rules.table,
     }
 
 
-def _facts(settings: Config, opened: dict[str, object]) -> dict[str, object]:
+def _facts(settings: Config, opened: dict[str, Any]) -> dict[str, object]:
     """Return what presence tells of this agent."""
     limits = settings.limits
     return {
@@ -163,5 +179,11 @@ def _facts(settings: Config, opened: dict[str, object]) -> dict[str, object]:
         "protocol": 1,
         "containment": opened["containment"],
         "memory": opened["memory"],
-        "limits": {"tasks": limits.tasks, "steps": limits.steps, "attempts": limits.attempts},
+        "limits": {
+            "tasks": limits.tasks,
+            "steps": limits.steps,
+            "attempts": limits.attempts,
+            "pool_bytes": opened["budget"]["pool_bytes"],
+            "step_bytes": opened["budget"]["step_bytes"],
+        },
     }

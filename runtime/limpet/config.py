@@ -14,6 +14,7 @@ from limpet.errors import ConfigError
 from limpet.fields import (
     Field,
     argv,
+    auto,
     choice,
     duration,
     flag,
@@ -79,8 +80,23 @@ class Broker(NamedTuple):
     timeouts: Timeouts
 
 
+class Memory(NamedTuple):
+    """How memory divides; None is derived from what there is."""
+
+    agent_bytes: int | None
+    pool_bytes: int | None
+    step_bytes: int | None
+
+
+class Require(NamedTuple):
+    """Below what the agent does not start; "any" or "cgroup"."""
+
+    containment: str
+    memory: str
+
+
 class Limits(NamedTuple):
-    """The bounds that the core reserves memory for at start."""
+    """The bounds that the core reserves memory for at start, and those of memory itself."""
 
     tasks: int
     steps: int
@@ -88,6 +104,8 @@ class Limits(NamedTuple):
     ids: int
     segment_bytes: int
     directory_bytes: int
+    memory: Memory
+    require: Require
 
 
 class PolicyFiles(NamedTuple):
@@ -178,6 +196,12 @@ LIMITS = {
     "segment": Field("4MiB", size(256 * KIB, 64 * MIB), "_bytes"),
     "directory": Field("256MiB", size(MIB, 1 << 40), "_bytes"),
 }
+MEMORY = {
+    "agent": Field("auto", auto(size(16 * MIB, 1 << 40)), "_bytes"),
+    "pool": Field("auto", auto(size(MIB, 1 << 40)), "_bytes"),
+    "step": Field("auto", auto(size(MIB, 1 << 40)), "_bytes"),
+}
+REQUIRE = {axis: Field("any", choice("any", "cgroup")) for axis in ("containment", "memory")}
 POLICY = {
     "file": Field("/etc/limpet/policy.toml", path),
     "tools_directory": Field("/etc/limpet/tools.d", path),
@@ -199,6 +223,8 @@ SECTIONS: dict[tuple[str, ...], dict[str, Field]] = {
     ("broker", "tls"): TLS,
     ("broker", "timeouts"): TIMEOUTS,
     ("limits",): LIMITS,
+    ("limits", "memory"): MEMORY,
+    ("limits", "require"): REQUIRE,
     ("policy",): POLICY,
     ("drain",): DRAIN,
     ("log",): LOG,
@@ -234,7 +260,11 @@ def _compile(source: toml.Source, host_name: str, mistakes: list[str]) -> Config
             tls=Tls(**values["broker", "tls"]),
             timeouts=Timeouts(**values["broker", "timeouts"]),
         ),
-        limits=Limits(**values["limits",]),
+        limits=Limits(
+            **values["limits",],
+            memory=Memory(**values["limits", "memory"]),
+            require=Require(**values["limits", "require"]),
+        ),
         policy=PolicyFiles(**values["policy",]),
         drain=Drain(**values["drain",]),
         log=LogForm(**values["log",]),

@@ -76,6 +76,11 @@ def optional(read: Read) -> Read:
     return lambda value: None if value == "" else read(value)
 
 
+def auto(read: Read) -> Read:
+    """Return a reader that takes "auto" as None: whoever uses the value derives it."""
+    return lambda value: None if value == "auto" else read(value)
+
+
 def choice(*choices: str) -> Read:
     """Return a reader that takes one of `choices`."""
 

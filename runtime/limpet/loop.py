@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limpet.link import Link
     from limpet.local import Local
     from limpet.log import Log
+    from limpet.memory import Memory
     from limpet.native.core import Core
 
     class Poller(Protocol):
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 BUSY_MS = 10
 # How long an ending agent waits for the broker to acknowledge what it still has.
 FAREWELL_MS = 3_000
+# Patience with running steps when it is the agent that needs to start anew: no step is to blame.
+RESTART_PATIENCE_MS = 900_000
 # paho leaves half a kilobyte of cycles per message. They go when nothing else is to be done; the
 # threshold is only for a flood without a pause, about a megabyte of them.
 GARBAGE_WORTH_A_COLLECTION = 500
@@ -88,6 +91,7 @@ class Loop:
         link: Link,
         agent: Agent,
         health: Health,
+        memory: Memory,
         local: Local | None,
         signals: Signals,
         clock: Steady,
@@ -101,6 +105,7 @@ class Loop:
         self._link = link
         self._agent = agent
         self._health = health
+        self._memory = memory
         self._local = local
         self._signals = signals
         self._clock = clock
@@ -115,6 +120,8 @@ class Loop:
         self._draining = False
         self._farewell_ms: int | None = None
         self._finished = False
+        # Whether the agent is to start anew now that it has ended.
+        self.restart = False
 
     def run(self) -> None:
         """Turn until the agent has ended in order; LimpetError if it cannot go on."""
@@ -129,7 +136,9 @@ class Loop:
         ready = self._wait()
         now_ms = self._clock.boot_ms()
         if self._signals.fileno() in ready and self._signals.count():
-            self._drain()
+            self.restart = False
+            self._drain(self._drain_ms)
+        self._weigh(now_ms)
         # The core first: its records say why a connection ended before the connection shows it.
         if self._core_fd in ready:
             self._hear(now_ms)
@@ -171,6 +180,7 @@ class Loop:
             self._link.deadline_ms,
             self._agent.deadline_ms,
             self._health.deadline_ms,
+            self._memory.deadline_ms,
             self._farewell_ms,
         ]
         due = [deadline for deadline in deadlines if deadline is not None]
@@ -253,16 +263,29 @@ class Loop:
 
     # --- ending ---------------------------------------------------------------------------------
 
-    def _drain(self) -> None:
-        """Begin to end; a second signal ends at once."""
+    def _weigh(self, now_ms: int) -> None:
+        """Let the agent refuse tasks, or end to start anew, by the memory that it has."""
+        memory = self._memory
+        memory.tick(now_ms)
+        if memory.reason != self._agent.full:
+            told = self._log.info if memory.reason is None else self._log.warning
+            told("memory.full", detail=memory.reason)
+            self._agent.full = memory.reason
+        if memory.restart and not self._draining:
+            self._log.error("memory.restart", detail=memory.reason)
+            self.restart = True
+            self._drain(RESTART_PATIENCE_MS)
+
+    def _drain(self, patience_ms: int) -> None:
+        """Begin to end; a second call ends at once."""
         if self._draining:
             self._finished = True
             self._link.stop()
             return
         self._draining = True
-        self._log.info("agent.draining", patience_ms=self._drain_ms)
+        self._log.info("agent.draining", patience_ms=patience_ms)
         self._health.stopping()
-        self._core.submit([Item(DRAIN, value=self._drain_ms)])
+        self._core.submit([Item(DRAIN, value=patience_ms)])
 
     def _end_in_order(self, now_ms: int) -> None:
         """When nothing runs any more: say what is left to say, then goodbye."""

@@ -27,6 +27,7 @@ from limpet.health import Health
 from limpet.link import Link
 from limpet.log import Log
 from limpet.loop import Loop
+from limpet.memory import Memory
 from limpet.native.core import frame
 from limpet.native.journal import decisions
 from limpet.native.records import RECORD, STAGES, Event, Item
@@ -165,6 +166,7 @@ class World:
             self.link,
             self.agent,
             Health({}),
+            Memory(1 << 30, 0, lambda: 0, lambda: 0.0),
             None,
             Signals(self),  # type: ignore[arg-type]
             Clock(self),

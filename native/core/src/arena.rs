@@ -128,6 +128,8 @@ pub struct Attempt {
     /// How it ended by itself.
     pub exit: Outcome,
     pub code: i32,
+    /// What it has of the pool until it is gone.
+    pub memory_kib: u32,
     pub executor: Executor,
     pub spec: Spec,
     pub close_at: Instant,
@@ -191,6 +193,7 @@ impl Step {
             guarded: false,
             reboot: false,
             schedule_to_start_ms: 0,
+            memory_kib: 0,
             when: When::Always,
         },
         code: 0,
@@ -209,6 +212,7 @@ impl Attempt {
         cause: Cause::None,
         exit: Outcome::None,
         code: 0,
+        memory_kib: 0,
         executor: Executor::Process,
         spec: Spec {
             start_to_close_ms: 1,
@@ -226,9 +230,9 @@ impl Attempt {
         timer_at: Instant::NEVER,
     };
 
-    pub fn claim(&mut self, task: u16) {
+    pub fn claim(&mut self, task: u16, memory_kib: u32) {
         let generation = self.generation.wrapping_add(1);
-        *self = Attempt { generation, task, live: true, ..Attempt::FREE };
+        *self = Attempt { generation, task, live: true, memory_kib, ..Attempt::FREE };
     }
 
     pub fn free(&mut self) {

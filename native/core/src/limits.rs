@@ -48,6 +48,10 @@ pub struct Limits {
     pub reap_ms: u32,
     /// How often a record of the time is written while a task lives.
     pub checkpoint_ms: u32,
+    /// Memory that all attempts together may have, in KiB; at least 1.
+    pub pool_kib: u32,
+    /// How long a step waits for memory before those behind it leave it what becomes free.
+    pub patience_ms: u32,
 }
 
 impl Default for Limits {
@@ -63,6 +67,8 @@ impl Default for Limits {
             suspicions: 3,
             reap_ms: 10_000,
             checkpoint_ms: 60_000,
+            pool_kib: u32::MAX,
+            patience_ms: 5_000,
         }
     }
 }
@@ -97,6 +103,8 @@ impl Limits {
             ("suspicions", u64::from(self.suspicions), 1, 100),
             ("reap_ms", u64::from(self.reap_ms), 1, 600_000),
             ("checkpoint_ms", u64::from(self.checkpoint_ms), 1_000, 3_600_000),
+            ("pool_kib", u64::from(self.pool_kib), 1, u64::from(u32::MAX)),
+            ("patience_ms", u64::from(self.patience_ms), 1, 600_000),
         ];
         for (name, value, low, high) in ranges {
             if !(low..=high).contains(&value) {

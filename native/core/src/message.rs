@@ -185,6 +185,8 @@ pub struct StepHeader {
     pub reboot: bool,
     /// Longest wait from runnable to started, in ms; 0 is no bound.
     pub schedule_to_start_ms: u32,
+    /// What each of its attempts takes from the pool, in KiB; 0 for what runs in no process.
+    pub memory_kib: u32,
     /// Its condition.
     pub when: When,
 }

@@ -6,15 +6,19 @@
 //! ```text
 //! stamp    at u64 | wall_ms u63, trusted u1 | boot u32
 //! body     by kind, see `Record`
-//! headers  Accepted and Extended only: `steps` times 12 bytes
+//! headers  Accepted and Extended only: `steps` times 16 bytes
 //! ```
+//!
+//! Kinds 4 and 9 are acceptance and extension as they were before a step took memory from a pool:
+//! their headers have 12 bytes. They are read, and not written any more.
 
 use crate::message::{Clock, Outcome, StepHeader, When};
 use crate::time::{Instant, Now};
 
 /// No fixed part with its step headers is longer.
-pub const FIXED_BYTES_MAX: usize = 512;
-const HEADER_BYTES: usize = 12;
+pub const FIXED_BYTES_MAX: usize = 640;
+const HEADER_BYTES: usize = 16;
+const HEADER_BYTES_BEFORE: usize = 12;
 const TRUSTED: u64 = 1 << 63;
 
 /// One entry of the journal.
@@ -159,12 +163,12 @@ impl Record {
             Record::Opened => 1,
             Record::Stopped => 2,
             Record::Checkpoint => 3,
-            Record::Accepted(_) => 4,
+            Record::Accepted(_) => 15,
             Record::Started { .. } => 5,
             Record::Tried { .. } => 6,
             Record::Interrupted { .. } => 7,
             Record::Ended { .. } => 8,
-            Record::Extended { .. } => 9,
+            Record::Extended { .. } => 16,
             Record::CancelRequested => 10,
             Record::Decided { .. } => 11,
             Record::Finished => 12,
@@ -262,11 +266,12 @@ impl Record {
         if count > crate::limits::TASK_STEPS_MAX {
             return Err(Malformed::Value);
         }
-        let bytes = take.slice(count as usize * HEADER_BYTES)?;
-        for header in bytes.chunks_exact(HEADER_BYTES) {
+        let each = if matches!(kind, 4 | 9) { HEADER_BYTES_BEFORE } else { HEADER_BYTES };
+        let bytes = take.slice(count as usize * each)?;
+        for header in bytes.chunks_exact(each) {
             decode_header(header)?;
         }
-        Ok((record, Stamp { now }, Headers { bytes }, take.rest))
+        Ok((record, Stamp { now }, Headers { bytes, each }, take.rest))
     }
 
     fn decode_body(kind: u8, take: &mut Reader<'_>) -> Result<Record, Malformed> {
@@ -274,7 +279,7 @@ impl Record {
             1 => Record::Opened,
             2 => Record::Stopped,
             3 => Record::Checkpoint,
-            4 => Record::Accepted(Accepted {
+            4 | 15 => Record::Accepted(Accepted {
                 key: take.u128()?,
                 digest: take.u64()?,
                 source: take.u64()?,
@@ -299,7 +304,7 @@ impl Record {
                 let (continues, unreaped) = (flags & 1 != 0, flags & 2 != 0);
                 Record::Ended { step, attempt, outcome, clock, code, continues, unreaped }
             }
-            9 => Record::Extended { after: take.u8()?, steps: take.u8()? },
+            9 | 16 => Record::Extended { after: take.u8()?, steps: take.u8()? },
             10 => Record::CancelRequested,
             11 => {
                 Record::Decided { outcome: take.outcome()?, step: take.u8()?, clock: take.clock()? }
@@ -321,12 +326,13 @@ impl Record {
 #[derive(Debug, Clone, Copy)]
 pub struct Headers<'a> {
     bytes: &'a [u8],
+    each: usize,
 }
 
 impl Headers<'_> {
     /// The headers in order. They were checked when the record was decoded.
     pub fn iter(&self) -> impl Iterator<Item = StepHeader> + '_ {
-        self.bytes.chunks_exact(HEADER_BYTES).filter_map(|bytes| decode_header(bytes).ok())
+        self.bytes.chunks_exact(self.each).filter_map(|bytes| decode_header(bytes).ok())
     }
 }
 
@@ -343,7 +349,8 @@ fn encode_header(header: &StepHeader) -> [u8; HEADER_BYTES] {
     let mut out = [0; HEADER_BYTES];
     out[..4].copy_from_slice(&[flags, kind | u8::from(negate) << 7, step, outcome]);
     out[4..8].copy_from_slice(&code.to_le_bytes());
-    out[8..].copy_from_slice(&header.schedule_to_start_ms.to_le_bytes());
+    out[8..12].copy_from_slice(&header.schedule_to_start_ms.to_le_bytes());
+    out[12..].copy_from_slice(&header.memory_kib.to_le_bytes());
     out
 }
 
@@ -352,6 +359,7 @@ fn decode_header(bytes: &[u8]) -> Result<StepHeader, Malformed> {
     let (flags, kind, step, outcome) = (take.u8()?, take.u8()?, take.u8()?, take.outcome()?);
     let code = i32::from_le_bytes(take.u32()?.to_le_bytes());
     let schedule_to_start_ms = take.u32()?;
+    let memory_kib = if take.rest.is_empty() { 0 } else { take.u32()? };
     let negate = kind & 0x80 != 0;
     let when = match kind & 0x7f {
         0 => When::Always,
@@ -368,6 +376,7 @@ fn decode_header(bytes: &[u8]) -> Result<StepHeader, Malformed> {
         guarded: flags & 4 != 0,
         reboot: flags & 8 != 0,
         schedule_to_start_ms,
+        memory_kib,
         when,
     })
 }

@@ -6,9 +6,9 @@
 //! Every refusal names the step, the tool, and the file and line that would allow it. The codes, in
 //! the order of the checks: `unknown_tool`, `not_allowed`, `signature_required` (`exec` and `shell`
 //! on a broker elsewhere), `interruption_not_allowed`, `heartbeat_not_declared`,
-//! `clock_above_ceiling`, `limit_above_ceiling`, `reference_in_command` (`exec`'s program),
-//! `reference_in_environment` (`exec`'s names), `reference_in_script`, `parameter_unknown`,
-//! `parameter_missing`, `parameter_invalid`, and those of [`crate::executor`].
+//! `clock_above_ceiling`, `limit_above_ceiling`, `memory_impossible`, `reference_in_command`
+//! (`exec`'s program), `reference_in_environment` (`exec`'s names), `reference_in_script`,
+//! `parameter_unknown`, `parameter_missing`, `parameter_invalid`, and those of [`crate::executor`].
 #![forbid(unsafe_code)]
 
 use serde_json::{Map, Value};
@@ -137,7 +137,13 @@ impl<'a> Gate<'a> {
         let (limits, bounds) = (&step.limits, &tool.ceilings);
         let code = "limit_above_ceiling";
         self.check_ceiling(code, "memory_bytes", limits.memory_bytes, bounds.memory_bytes)?;
-        self.check_ceiling(code, "output_bytes", limits.output_bytes, bounds.output_bytes)
+        self.check_ceiling(code, "output_bytes", limits.output_bytes, bounds.output_bytes)?;
+        let (wanted, pool) = (self.table.memory_bytes(step).unwrap_or(0), self.table.pool_bytes);
+        if wanted > pool {
+            let cause = format!("its memory {wanted} is above the {pool} of all steps together");
+            return Err(self.refuse("memory_impossible", &cause));
+        }
+        Ok(())
     }
 
     fn check_ceiling(

@@ -25,12 +25,14 @@ use rustix::process::{
     waitid,
 };
 
+use crate::budget::Caps;
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
 use census::{Identity, Process, carries, census};
 use cgroup::Hierarchy;
 use limits::Controllers;
 pub use limits::{Limits, Meter, Usage};
 
+mod caps;
 mod census;
 mod cgroup;
 mod limits;
@@ -169,6 +171,11 @@ impl Containment {
     /// Why control groups of version 2 are writable and yet keep no limits.
     pub fn obstacle(&self) -> Option<&str> {
         self.hierarchy.as_ref()?.obstacle.as_deref()
+    }
+
+    /// How much memory the kernel lets the agent and its steps have.
+    pub fn caps(&self) -> Caps {
+        caps::read(self.controllers.agent_memory().as_deref(), self.controllers.steps_memory())
     }
 
     /// Those of `limits` that nothing here keeps, by their names in a task.

@@ -1,5 +1,6 @@
 //! Opening and closing: reads the journal into a machine, starts the threads, ends them again.
 
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::containment::{Containment, Tiers, become_subreaper};
 use crate::host::{Outbound, QUEUE_MAX, Request};
@@ -52,6 +53,8 @@ pub struct Opened {
     pub tiers: Tiers,
     /// Why control groups of version 2 are writable and yet keep no limits, if so.
     pub obstacle: Option<String>,
+    /// How memory divides.
+    pub budget: Budget,
     /// Bytes of the machine's arena.
     pub arena_bytes: usize,
     /// Its terms: what, how many, bytes of one, why that many.
@@ -85,9 +88,13 @@ impl Driver {
             Containing::Auto => Containment::probe(&instance),
             Containing::Marker => Containment::marker_only(&instance),
         });
+        let tiers = containment.tiers();
+        settings.require.check(&tiers)?;
+        let sampled = !tiers.memory.starts_with("cgroup");
+        let budget = Budget::divide(&settings.memory, &containment.caps(), sampled)?;
         become_subreaper().map_err(|cause| failed("become a subreaper", &cause))?;
         let (journal_orders, spawner_orders, mut unstarted) =
-            Unstarted::assemble(settings, clock, instance, containment.tiers(), random())?;
+            Unstarted::assemble(settings, clock, instance, (tiers, budget), random())?;
         unstarted.opened.obstacle = containment.obstacle().map(str::to_owned);
         // Whatever an earlier run left behind ends before any task of it is judged.
         let swept = containment.sweep_leftovers();
@@ -173,16 +180,19 @@ impl Unstarted {
         settings: &Settings,
         clock: Clock,
         instance: String,
-        tiers: Tiers,
+        (tiers, budget): (Tiers, Budget),
         seed: u64,
     ) -> Result<Orders, String> {
-        let table = Arc::new(Table::parse(settings.table.to_string().as_bytes())?);
-        let limits = settings.limits.limits(settings.segment_bytes);
+        let mut table = Table::parse(settings.table.to_string().as_bytes())?;
+        table.pool_bytes = budget.pool_bytes;
+        table.step_bytes = Some(budget.step_bytes);
+        let table = Arc::new(table);
+        let limits = settings.limits.limits(settings.segment_bytes, budget.pool_bytes);
         let mut machine = Machine::new(limits, seed, clock.now())?;
         let arena_bytes = limits.arena_bytes();
         let terms = limits.arithmetic().into_iter();
         let arithmetic = terms.map(|t| (t.name, t.count, t.bytes, t.reason)).collect();
-        let mut opened = Opened { arena_bytes, arithmetic, tiers, ..Opened::default() };
+        let mut opened = Opened { arena_bytes, arithmetic, tiers, budget, ..Opened::default() };
         let mut owners = vec![Owner::default(); limits.tasks as usize];
         let directory = settings.state_directory.join("journal");
         let options = Options { segment_bytes: settings.segment_bytes, instance: seed };

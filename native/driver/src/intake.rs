@@ -81,6 +81,7 @@ fn header(table: &Table, step: &Step) -> StepHeader {
         guarded: step.guarded,
         reboot: executor == Some(Executor::Reboot),
         schedule_to_start_ms: step.clocks.schedule_to_start_ms.unwrap_or(0),
+        memory_kib: table.share_kib(step),
         when,
     }
 }

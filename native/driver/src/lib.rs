@@ -13,6 +13,7 @@
 //! | the broker's connection | [`uplink`] |
 
 pub mod authorise;
+pub mod budget;
 pub mod clock;
 pub mod containment;
 pub mod driver;

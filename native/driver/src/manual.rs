@@ -3,6 +3,7 @@
 //!
 //! What the spawner would be asked to do comes out as JSON effects; how the world answers goes in.
 
+use crate::budget::{Budget, Cap, Caps};
 use crate::clock::Clock;
 use crate::containment::Tiers;
 use crate::driver::Unstarted;
@@ -23,6 +24,8 @@ use std::sync::mpsc::Receiver;
 /// Turns after which something is wrong: one turn of the machine asks for a bounded number of
 /// others.
 const TURNS_MAX: usize = 10_000;
+/// Memory of the made-up device.
+const DEVICE_BYTES: u64 = 1 << 30;
 
 /// How the made-up world answers.
 #[derive(Debug, Deserialize)]
@@ -64,8 +67,11 @@ impl Manual {
         let clock = Clock::by_hand(&settings.boot_id_file, settings.clock, Arc::clone(&at))?;
         let name = "manual".to_owned();
         let tiers = Tiers { containment: "manual", memory: "manual" };
+        let cap = Cap { bytes: DEVICE_BYTES, group: None };
+        let caps = Caps { agent: cap.clone(), steps: cap, agent_group: None };
+        let budget = Budget::divide(&settings.memory, &caps, false)?;
         let (journal_orders, spawner_orders, parts) =
-            Unstarted::assemble(settings, clock, name, tiers, seed)?;
+            Unstarted::assemble(settings, clock, name, (tiers, budget), seed)?;
         let mut manual = Manual { parts, at, journal_orders, spawner_orders, effects: Vec::new() };
         manual.parts.timer.perform();
         manual.settle();

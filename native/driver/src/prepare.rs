@@ -141,7 +141,7 @@ fn spec(table: &Table, plan: &Plan, index: usize) -> Spec {
         grace_ms: step.clocks.grace_ms,
         retry: step.retry.clone(),
         limits: Limits {
-            memory_bytes: step.limits.memory_bytes.or(ceilings.and_then(|b| b.memory_bytes)),
+            memory_bytes: table.memory_bytes(step),
             pids: step.limits.pids,
             cpu_milli: step.limits.cpu_milli,
         },

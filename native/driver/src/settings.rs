@@ -1,6 +1,8 @@
 //! What the host says at open, as one JSON document.
 
+use crate::budget::Wanted;
 use crate::clock::Trust;
+use crate::containment::Tiers;
 use crate::uplink::{CaSource, StageTimeouts, Target, TlsOptions};
 use limpet_core::Limits;
 use serde::Deserialize;
@@ -24,6 +26,12 @@ pub struct Settings {
     /// Bounds.
     #[serde(default)]
     pub limits: Bounds,
+    /// How memory divides.
+    #[serde(default)]
+    pub memory: Wanted,
+    /// Below what the agent does not start.
+    #[serde(default)]
+    pub require: Require,
     /// Size of a journal segment in bytes.
     pub segment_bytes: u64,
     /// The policy table; see [`crate::table`].
@@ -39,6 +47,44 @@ pub enum Containing {
     Auto,
     /// What needs nothing but `/proc`.
     Marker,
+}
+
+/// What must be lent for the agent to start, on both axes.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Require {
+    containment: Demand,
+    memory: Demand,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Demand {
+    #[default]
+    Any,
+    Cgroup,
+}
+
+impl Require {
+    /// Whether `tiers` are what is demanded.
+    ///
+    /// # Errors
+    /// A sentence that names the first tier that is not.
+    pub fn check(&self, tiers: &Tiers) -> Result<(), String> {
+        let axes = [
+            ("containment", self.containment, tiers.containment),
+            ("memory", self.memory, tiers.memory),
+        ];
+        for (axis, demand, tier) in axes {
+            if demand == Demand::Cgroup && !tier.starts_with("cgroup") {
+                return Err(format!(
+                    "cannot keep steps by control groups: limits.require.{axis} demands it and \
+                     the tier is {tier} (the agent does not start; `limpet doctor` says what helps)"
+                ));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The machine's limits that an operator may set.
@@ -61,12 +107,13 @@ impl Default for Bounds {
 impl Bounds {
     /// The machine's limits; the journal must keep half of a segment free for its compaction.
     #[must_use]
-    pub fn limits(&self, segment_bytes: u64) -> Limits {
+    pub fn limits(&self, segment_bytes: u64, pool_bytes: u64) -> Limits {
         let Bounds { tasks, steps, attempts, ids } = *self;
         // An id that is kept for long takes a record: its share is set aside first.
         let remembered = u64::from(ids) * crate::store::record_bytes(64);
         let live_bytes = (segment_bytes / 2).saturating_sub(remembered);
-        Limits { tasks, steps, attempts, ids, live_bytes, ..Limits::default() }
+        let pool_kib = u32::try_from(pool_bytes / 1024).unwrap_or(u32::MAX);
+        Limits { tasks, steps, attempts, ids, live_bytes, pool_kib, ..Limits::default() }
     }
 }
 

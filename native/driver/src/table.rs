@@ -52,7 +52,7 @@ use serde::Deserialize;
 
 use crate::expand::TEXT_BYTES_MAX;
 use crate::parameter::{Kind, Parameter, is_normal};
-use crate::plan::{CLOCK_MS_MAX, Plan, is_name};
+use crate::plan::{CLOCK_MS_MAX, Plan, Step, is_name};
 
 /// Bytes of a policy table.
 pub const TABLE_BYTES_MAX: usize = 1024 * 1024;
@@ -86,6 +86,16 @@ pub struct Table {
     /// argv before the name of a native tool.
     #[serde(default)]
     pub native: Vec<String>,
+    /// What all steps may have of memory together: of the device, not of the policy.
+    #[serde(skip, default = "unbounded")]
+    pub pool_bytes: u64,
+    /// A step's memory where neither it nor its tool says; likewise.
+    #[serde(skip)]
+    pub step_bytes: Option<u64>,
+}
+
+const fn unbounded() -> u64 {
+    u64::MAX
 }
 
 /// Lets a source use tools.
@@ -219,6 +229,25 @@ impl Table {
         format!("{root}/{}", directory_name(&plan.source, &plan.id))
     }
 
+    /// Bytes of memory that the processes of a step may use together: what it says, else its tool's
+    /// ceiling, else this device's. `None` is no limit.
+    #[must_use]
+    pub fn memory_bytes(&self, step: &Step) -> Option<u64> {
+        let ceiling = self.tools.get(&step.tool).and_then(|tool| tool.ceilings.memory_bytes);
+        step.limits
+            .memory_bytes
+            .or(ceiling.map(|bytes| bytes.min(self.pool_bytes)))
+            .or(self.step_bytes)
+    }
+
+    /// What an attempt of a step takes from the pool, in KiB: nothing, where it runs no process.
+    #[must_use]
+    pub fn share_kib(&self, step: &Step) -> u32 {
+        let runs = self.tools.get(&step.tool).is_some_and(|tool| tool.executor.is_process());
+        let bytes = self.memory_bytes(step).filter(|_| runs).unwrap_or(0);
+        u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX)
+    }
+
     fn check(&self) -> Result<(), String> {
         let device = (1..=128).contains(&self.device.len());
         require(device && !self.device.contains('\0'), "\"device\" is not 1 to 128 bytes")?;
@@ -268,6 +297,11 @@ impl Executor {
             ],
             Executor::Reboot => vec![],
         })
+    }
+
+    /// Whether an attempt is a process, with memory of its own.
+    fn is_process(self) -> bool {
+        !matches!(self, Executor::Sleep | Executor::Publish | Executor::Reboot)
     }
 
     /// Whether the task itself says what to run: such tools must be allowed by name.

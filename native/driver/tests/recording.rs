@@ -14,6 +14,7 @@ const STEP: StepHeader = StepHeader {
     guarded: false,
     reboot: false,
     schedule_to_start_ms: 0,
+    memory_kib: 0,
     when: limpet_core::message::When::Always,
 };
 

@@ -15,7 +15,15 @@ const START: Now =
 const EFFECTS_MAX: usize = 2_000;
 
 fn limits() -> Limits {
-    Limits { tasks: 3, steps: 40, attempts: 2, ids: 6, reap_ms: 1_000, ..Limits::default() }
+    Limits {
+        tasks: 3,
+        steps: 40,
+        attempts: 2,
+        ids: 6,
+        reap_ms: 1_000,
+        pool_kib: 250,
+        ..Limits::default()
+    }
 }
 
 /// A machine, its journal and its clock.
@@ -161,6 +169,7 @@ fn header(bytes: &mut Bytes<'_>) -> StepHeader {
         guarded: bits & 4 != 0,
         reboot: bits & 24 == 24,
         schedule_to_start_ms: u32::from(bits & 32) * 30,
+        memory_kib: u32::from(bits >> 6) * 100,
         when: When::Always,
     }
 }

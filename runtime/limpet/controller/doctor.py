@@ -13,8 +13,9 @@ import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limpet import __version__, app, config, policy
-from limpet.controller import present, site
+from limpet.controller import site
 from limpet.controller.device import SYNCHRONISED
+from limpet.controller.terminal import plain
 from limpet.errors import EXIT_CONFIG, EXIT_OK, LimpetError
 from limpet.native.core import Core
 from limpet.units import format_size
@@ -44,7 +45,7 @@ def examine(screen: Screen, file: str) -> int:
         kernel(platform.release()),
         clock(os.path.exists(SYNCHRONISED)),
         *_configuration(file),
-        *examine_core(),
+        *examine_core(_memory(file)),
         native_tools(site.trial("/").native[0]),
     ]
     for each in findings:
@@ -93,6 +94,23 @@ def memory(tier: str, obstacle: str | None) -> Finding:
     return Finding("warn", "memory", tier, advice)
 
 
+def budget(division: dict[str, Any]) -> list[Finding]:
+    """Show how memory divides: what there is, and who may take what of it."""
+    place = division["cap_group"] or "this device"
+    shares = {
+        "agent": (division["agent_bytes"], "above 80% of it, tasks are refused"),
+        "reserve": (division["reserve_bytes"], "for the system, or what a limit notices late"),
+        "pool": (division["pool_bytes"], "the limits of all steps that run at one time"),
+        "step": (division["step_bytes"], "of the pool, where neither step nor tool says"),
+    }
+    told = [
+        Finding("ok", f"  {name}", f"{format_size(size >> 20 << 20)}: {reason}")
+        for name, (size, reason) in shares.items()
+    ]
+    total = format_size(division["cap_bytes"] >> 20 << 20)
+    return [Finding("ok", "budget", f"{total} of {place}"), *told]
+
+
 def disk(directory: str, free_bytes: int, needed_bytes: int) -> Finding:
     """Judge the room for the journal's two segments, which are filled in advance."""
     found = f"{directory}: {format_size(free_bytes >> 20 << 20)} free"
@@ -136,7 +154,15 @@ def _configuration(file: str) -> list[Finding]:
     return [*findings, disk(directory, free_bytes, needed_bytes)]
 
 
-def examine_core() -> list[Finding]:
+def _memory(file: str) -> dict[str, int | None]:
+    """Return how the configuration wants memory to divide; nothing, if it cannot be read."""
+    try:
+        return config.load(file).limits.memory._asdict()
+    except LimpetError:
+        return {}
+
+
+def examine_core(memory_wanted: dict[str, int | None]) -> list[Finding]:
     """Open a core in a directory of its own and ask it what it found."""
     with tempfile.TemporaryDirectory(prefix="limpet-") as directory:
         rules = os.path.join(directory, "policy.toml")
@@ -146,6 +172,7 @@ def examine_core() -> list[Finding]:
         settings = {
             "state_directory": directory,
             "clock": "always",
+            "memory": memory_wanted,
             "segment_bytes": SEGMENT_BYTES,
             "table": table,
         }
@@ -153,11 +180,12 @@ def examine_core() -> list[Finding]:
             with Core(settings) as core:
                 opened: dict[str, Any] = core.stats()["opened"]
         except LimpetError as error:
-            return [Finding("fail", "core", present.cell(str(error)))]
+            return [Finding("fail", "core", "does not open", plain(str(error)))]
     return [
         *arena(opened["arena_bytes"], opened["arithmetic"]),
         containment(opened["containment"]),
         memory(opened["memory"], opened["obstacle"]),
+        *budget(opened["budget"]),
     ]
 
 

@@ -2,6 +2,7 @@
 
 use crate::script::{FINALLY, Plan, RERUN, STOP, Script, limits, plan};
 use limpet_core::Limits;
+use limpet_core::message::StepHeader;
 use limpet_core::message::{Exit, Input};
 use limpet_core::table::State;
 
@@ -140,4 +141,106 @@ fn suspicion_ends_with_the_step() {
     let (mut s, said) = s.restart(false);
     assert_eq!(said, "* opened!; a started 0.1 suspect 1; a load 0; a is loading");
     assert!(s.run('a', Exit::Code(0)).contains("a started 1.1; a load 1"));
+}
+
+// --- memory -------------------------------------------------------------------------------------
+
+/// A pool of 100 KiB and attempts enough; after 5 s a step stands in the way of others.
+fn pooled() -> Script {
+    Script::with(Limits { attempts: 8, tasks: 8, pool_kib: 100, ..limits() }, 1)
+}
+
+fn taking(name: char, memory_kib: u32) -> Plan {
+    plan(name, &[StepHeader { memory_kib, ..RERUN }])
+}
+
+/// Who has an attempt.
+fn running(s: &Script) -> String {
+    ('a'..='z').filter(|name| s.state(*name).has_attempt()).collect()
+}
+
+/// What fits to the last KiB runs; a smaller one passes one that does not fit; what takes nothing
+/// is never in the way of anybody and nobody is in its way.
+#[test]
+fn attempts_share_the_pool() {
+    let mut s = pooled();
+    for (name, kib) in [('a', 60), ('b', 41), ('c', 40), ('d', 1), ('e', 0)] {
+        s.submit(&taking(name, kib));
+    }
+    assert_eq!((running(&s).as_str(), s.machine.pool_held_kib()), ("ace", 100));
+    s.run('c', Exit::Code(0));
+    assert_eq!((running(&s).as_str(), s.machine.pool_held_kib()), ("ade", 61));
+    s.run('a', Exit::Code(0));
+    assert_eq!((running(&s).as_str(), s.machine.pool_held_kib()), ("bde", 42));
+}
+
+/// A step that has waited long enough gets the next memory that is free: those behind it leave it,
+/// those before it do not.
+#[test]
+fn a_large_step_ages_and_is_not_starved() {
+    let mut s = pooled();
+    s.submit(&taking('a', 60));
+    s.set(1_000);
+    s.submit(&taking('b', 90));
+    s.set(5_999);
+    s.submit(&taking('c', 10));
+    assert_eq!(running(&s), "ac", "not yet");
+    s.set(6_000);
+    s.submit(&taking('d', 10));
+    s.submit(&taking('e', 0));
+    s.submit(&Plan { priority: 1, ..taking('f', 10) });
+    assert_eq!(running(&s), "acef", "d is behind b, e takes nothing, f goes before b");
+    s.run('c', Exit::Code(0));
+    s.run('f', Exit::Code(0));
+    assert_eq!(running(&s), "ae", "what is free is kept for b");
+    s.run('a', Exit::Code(0));
+    assert_eq!(running(&s), "bde");
+}
+
+/// What a process that does not die has of the pool stays taken until it is gone. A step that
+/// cannot fit beside it waits and stands in nobody's way.
+#[test]
+fn memory_of_what_does_not_die_stays_taken() {
+    let mut s = pooled();
+    s.submit(&taking('a', 60));
+    s.until('a', State::Running);
+    let lost = s.attempt('a');
+    s.due(10_000);
+    s.due(10_500);
+    assert!(s.due(20_500).contains("unreaped"));
+    s.submit(&taking('b', 41));
+    s.set(30_000);
+    s.submit(&taking('c', 10));
+    assert_eq!((running(&s).as_str(), s.machine.pool_held_kib()), ("c", 70));
+    s.run('c', Exit::Code(0));
+    s.feed(Input::Exited { attempt: lost, exit: Exit::Signal(9), continues: false });
+    s.feed(Input::Swept(lost));
+    assert_eq!((running(&s).as_str(), s.machine.pool_held_kib()), ("b", 41));
+}
+
+/// A journal may tell of a step that takes more than the pool has by now: it gets all of it.
+#[test]
+fn a_step_above_the_pool_waits_for_all_of_it() {
+    let mut s = pooled();
+    s.submit(&taking('a', 10));
+    s.submit(&taking('b', 1_000));
+    assert_eq!(running(&s), "a");
+    s.run('a', Exit::Code(0));
+    assert_eq!((running(&s).as_str(), s.machine.pool_held_kib()), ("b", 100));
+}
+
+/// The share is the step's at hand, and is back when its attempt is over, however it ends.
+#[test]
+fn the_share_ends_with_the_attempt() {
+    let mut s = pooled();
+    let step = |memory_kib| StepHeader { memory_kib, ..RERUN };
+    s.submit(&plan('a', &[step(30), step(80)]));
+    assert_eq!(s.machine.pool_held_kib(), 30);
+    s.run('a', Exit::OutOfMemory);
+    assert_eq!(s.machine.pool_held_kib(), 0);
+    s.submit(&plan('b', &[step(30), step(80)]));
+    s.run('b', Exit::Code(0));
+    assert_eq!(s.machine.pool_held_kib(), 80);
+    s.cancel('b');
+    assert_eq!(s.machine.pool_held_kib(), 0);
 }

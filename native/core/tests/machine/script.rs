@@ -29,6 +29,7 @@ pub const RERUN: StepHeader = StepHeader {
     guarded: false,
     reboot: false,
     schedule_to_start_ms: 0,
+    memory_kib: 0,
     when: When::Always,
 };
 pub const STOP: StepHeader = StepHeader { stop: true, ..RERUN };

@@ -249,6 +249,13 @@ impl Checker {
         *self.known.get_mut(&key).expect("submitted").starts.entry(step).or_default() += 1;
     }
 
+    /// Processes that live at one time, those that cannot be killed included, have no more memory
+    /// than there is; one that wants more than that had it all.
+    pub fn fits(&self, each_kib: impl Iterator<Item = u32>, limits: &Limits) {
+        let held: u32 = each_kib.map(|kib| kib.min(limits.pool_kib)).sum();
+        assert!(held <= limits.pool_kib, "{held} KiB of {} are taken", limits.pool_kib);
+    }
+
     /// A program that must not repeat was started at most once in all lives.
     pub fn no_stop_step_ran_twice(&self, plans: &BTreeMap<u128, Plan>) {
         for (key, known) in &self.known {

@@ -44,16 +44,18 @@ impl Choices {
     }
 }
 
-const STEP: StepHeader = StepHeader {
+pub const STEP: StepHeader = StepHeader {
     finally: false,
     stop: true,
     guarded: false,
     reboot: false,
     schedule_to_start_ms: 0,
+    memory_kib: 0,
     when: When::Always,
 };
 
-fn plan(steps: &[StepHeader], close_ms: u64) -> Plan {
+/// One task of these steps, each of which runs for 20 ms.
+pub fn plan(steps: &[StepHeader], close_ms: u64) -> Plan {
     let steps = steps.iter().map(|header| PlannedStep {
         header: *header,
         spec: SPEC,

@@ -11,13 +11,23 @@ mod summary;
 mod world;
 
 use limpet_core::limits::Limits;
+use limpet_core::message::StepHeader;
 use plan::{Plan, Random, random_plan};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use summary::Sums;
 use world::{Options, World};
 
 fn small() -> Limits {
-    Limits { tasks: 12, steps: 80, attempts: 4, ids: 40, reap_ms: 1_000, ..Limits::default() }
+    Limits {
+        tasks: 12,
+        steps: 80,
+        attempts: 4,
+        ids: 40,
+        reap_ms: 1_000,
+        pool_kib: 700,
+        patience_ms: 300,
+        ..Limits::default()
+    }
 }
 
 /// Runs one seed to its end; returns the hash of everything observable.
@@ -194,4 +204,39 @@ fn a_deaf_host_stops_nothing_but_delivery() {
     world.host_deaf = false;
     world.hear();
     finish(&mut world, &[]);
+}
+
+/// However many small steps come, one after the other and more than the pool holds, a large one has
+/// its turn once it has waited as long as it must and what ran then has ended.
+#[test]
+fn a_large_step_is_not_starved_by_small_ones() {
+    let stream = |number: u64, memory_kib: u32| {
+        let step = StepHeader { memory_kib, ..exhaust::STEP };
+        Plan { key: u128::from(number), ..exhaust::plan(&[step], 0) }
+    };
+    for seed in seeds() {
+        let mut random = Random(seed | 1);
+        let limits = Limits { ids: 4096, ..small() };
+        let options = Options { tasks: 0, crash_one_in: 0, unkind: false, limits };
+        let mut world = World::new(seed, options);
+        let large = stream(1, limits.pool_kib);
+        // Each turn of what was before it may meet a slow disk, which takes up to 3 s.
+        let bound = (u64::from(limits.patience_ms) + 20_000) * world::MS;
+        let (mut number, mut asked) = (1, None);
+        while !world.check.has_result(large.key) {
+            if world.machine.tasks().count() < 8 && world.machine.can_take() {
+                number += 1;
+                let memory_kib = 100 + u32::try_from(random.below(300)).expect("small");
+                world.submit(&stream(number, memory_kib));
+            } else {
+                assert!(world.step(), "seed {seed}: nothing happens any more");
+            }
+            if number == 30 && asked.is_none() {
+                world.submit(&large);
+                asked = Some(world.at);
+            }
+            let waited = world.at - asked.unwrap_or(world.at);
+            assert!(waited <= bound, "seed {seed}: it waits for {} ms", waited / world::MS);
+        }
+    }
 }

@@ -138,6 +138,7 @@ pub fn random_step(random: &mut Random, index: usize, finally: bool) -> PlannedS
             guarded: random.one_in(3),
             reboot: stop && random.one_in(10),
             schedule_to_start_ms: if random.one_in(5) { 500 } else { 0 },
+            memory_kib: u32::try_from(random.below(9)).unwrap_or(0) * 100,
             when,
         },
         spec: Spec {

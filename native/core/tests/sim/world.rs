@@ -14,8 +14,8 @@ use crate::plan::{Behaviour, Plan, Random, random_step};
 
 pub const MS: u64 = 1_000_000;
 /// Kinds of records, as the format numbers them.
-const ACCEPTED: u8 = 4;
-const EXTENDED: u8 = 9;
+const ACCEPTED: u8 = 15;
+const EXTENDED: u8 = 16;
 
 /// What was written, in order.
 #[derive(Clone)]
@@ -43,6 +43,7 @@ pub struct Process {
     run: u64,
     behaviour: Behaviour,
     continues: bool,
+    memory_kib: u32,
 }
 
 /// Faults and sizes of one run.
@@ -370,8 +371,10 @@ impl World {
         }
         self.runs += 1;
         let run = self.runs;
-        let process = Process { run, behaviour, continues: behaviour.continues };
+        let memory_kib = plan.steps[step as usize].header.memory_kib;
+        let process = Process { run, behaviour, continues: behaviour.continues, memory_kib };
         self.processes.insert((attempt.slot, attempt.generation), process);
+        self.check.fits(self.processes.values().map(|process| process.memory_kib), &self.limits);
         self.check.process_started(key, step);
         if !behaviour.unkillable {
             self.later(behaviour.run_ms * MS, Happening::Exit(attempt, run));

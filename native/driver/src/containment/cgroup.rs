@@ -141,6 +141,11 @@ pub(super) fn base_of_first_version(instance: &str, controller: &str) -> Option<
     writable_base(&own_directory(&mounts, &membership()?, controller)?, instance)
 }
 
+/// Our own group in the hierarchy of version 1 with `controller`; empty stands for version 2.
+pub(super) fn own_group(controller: &str) -> Option<PathBuf> {
+    own_directory(&read_table("/proc/self/mountinfo")?, &membership()?, controller)
+}
+
 /// Kills everything in `group` at once, where the kernel can (5.14, version 2 only).
 pub(super) fn kill(group: &Path) {
     let file = group.join("cgroup.kill");

@@ -107,6 +107,20 @@ impl Controllers {
         Meter::open(&group, controller.version).map(Some)
     }
 
+    /// The group that counts the agent's own memory.
+    pub fn agent_memory(&self) -> Option<PathBuf> {
+        ["", "memory"].into_iter().filter_map(cgroup::own_group).find(|group| {
+            let counts = |file| group.join(file).exists();
+            // The root of version 2 has no file of its own, and no cap.
+            counts("memory.max") || counts("memory.limit_in_bytes")
+        })
+    }
+
+    /// The group in which each step gets one that counts its memory.
+    pub fn steps_memory(&self) -> Option<&Path> {
+        self.memory.as_ref().map(|controller| controller.base.as_path())
+    }
+
     /// Every group of this instance.
     pub fn groups(&self) -> Vec<PathBuf> {
         self.each().flat_map(|controller| cgroup::children(&controller.base)).collect()

@@ -2,7 +2,7 @@
 
 mod rig;
 
-use rig::{Rig, step};
+use rig::{Rig, finally, step};
 use serde_json::json;
 use std::time::Duration;
 
@@ -147,6 +147,76 @@ fn a_step_that_passes_its_memory_is_told_so_where_it_is_kept() {
         );
         assert!(told["peak_bytes"].is_null() || told["peak_bytes"].as_u64() <= Some(64 << 20));
     }
+}
+
+/// A step that takes what is left of the pool waits for it, and what takes less than is left does
+/// not; what can never fit is refused with the numbers, and nothing of it is kept.
+#[test]
+fn steps_share_a_pool_of_memory() {
+    let mut rig = Rig::with(json!({"memory": {"pool_bytes": 48 << 20, "step_bytes": 8 << 20}}));
+    let script = "echo > $0; while ! [ -e $1 ]; do sleep 0.01; done";
+    let take = |rig: &Rig, name: &str, limits: serde_json::Value| {
+        let files = [rig.path(name), rig.path("go")];
+        let argv = json!(["/bin/sh", "-c", script, files[0], files[1]]);
+        let mut step = step(name, json!({"argv": argv}));
+        step["limits"] = limits;
+        step
+    };
+    for (name, limits) in [
+        ("a", json!({"memory_bytes": 32 << 20})),
+        ("b", json!({"memory_bytes": 17 << 20})),
+        ("c", json!({})),
+    ] {
+        let steps = json!([take(&rig, name, limits)]);
+        rig.submit(name, steps);
+    }
+    for name in ["a", "c"] {
+        rig.wait_for_file(&rig.path(name));
+    }
+    assert!(!rig.path("b").exists(), "32 and 8 MiB leave no 17");
+    let too_much = take(&rig, "d", json!({"memory_bytes": 49 << 20}));
+    let refusal = rig.refused(&rig.plan("d", json!([too_much])));
+    assert_eq!(refusal.code, "memory_impossible");
+    assert!(refusal.detail.contains("51380224 is above the 50331648"), "{}", refusal.detail);
+    std::fs::write(rig.path("go"), "").expect("written");
+    for name in ["a", "b", "c"] {
+        assert_eq!(rig.result(name)["outcome"], "succeeded");
+    }
+    assert!(rig.path("b").exists());
+}
+
+/// A journal may hold a step that the pool has no room for any more: it is refused in its turn.
+#[test]
+fn a_step_above_a_pool_that_shrank_is_refused() {
+    let mut rig = Rig::with(json!({"memory": {"pool_bytes": 64 << 20}}));
+    let first = step("first", json!({"argv": ["/bin/sh", "-c", "exec sleep 1000"]}));
+    let mut second = finally(step("second", json!({"argv": ["/bin/true"]})));
+    second["limits"] = json!({"memory_bytes": 64 << 20});
+    rig.submit("shrunk", json!([first, second]));
+    rig.set(json!({"memory": {"pool_bytes": 32 << 20}}));
+    rig.restart();
+    let told = rig.result("shrunk");
+    assert_eq!(told["outcome"], "uncertain", "{told:#}");
+    assert_eq!(told["steps"][1]["outcome"], "refused", "{told:#}");
+    assert_eq!(told["steps"][1]["reason"], "memory_impossible");
+}
+
+/// Below what is demanded, and where the numbers do not add up, nothing starts.
+#[test]
+fn the_driver_does_not_open_below_what_is_required() {
+    let mut rig = Rig::new();
+    for (more, said) in [
+        (json!({"containment": "marker", "require": {"memory": "cgroup"}}), "require.memory"),
+        (
+            json!({"containment": "marker", "require": {"containment": "cgroup"}}),
+            "require.containment demands it and the tier is marker",
+        ),
+        (json!({"memory": {"pool_bytes": 1_u64 << 50}}), "a pool of 1125899906842624 is wanted"),
+    ] {
+        let refusal = rig.does_not_open(more);
+        assert!(refusal.contains(said), "{refusal}");
+    }
+    rig.restart();
 }
 
 /// A segment that was cut may have held any number of records: as many numbers count as lost, and

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 static ALONE: Mutex<()> = Mutex::new(());
 
 pub struct Rig {
+    /// What is set beside the usual.
+    more: Value,
     driver: Option<Driver>,
     directory: tempfile::TempDir,
     results: HashMap<String, (u64, Value)>,
@@ -60,9 +62,15 @@ fn wall_ms() -> u64 {
 
 impl Rig {
     pub fn new() -> Rig {
+        Rig::with(json!({}))
+    }
+
+    /// A driver with `more` settings.
+    pub fn with(more: Value) -> Rig {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rig = Rig {
+            more,
             _alone: alone,
             directory,
             driver: None,
@@ -76,7 +84,7 @@ impl Rig {
 
     fn settings(&self) -> Settings {
         let root = self.directory.path();
-        let settings = json!({
+        let mut settings = json!({
             "state_directory": root, "clock": "always", "segment_bytes": 1024 * 1024,
             "limits": {"tasks": 64, "steps": 256, "attempts": 8, "ids": 256},
             "table": {
@@ -97,11 +105,28 @@ impl Rig {
                 }},
             },
         });
+        for (key, value) in self.more.as_object().expect("an object") {
+            settings[key] = value.clone();
+        }
         serde_json::from_value(settings).expect("the settings are well formed")
     }
 
     pub fn stop(&mut self) {
         self.driver = None;
+    }
+
+    /// From the next start on.
+    pub fn set(&mut self, more: Value) {
+        self.more = more;
+    }
+
+    /// Why the driver does not open with `more` settings.
+    pub fn does_not_open(&mut self, more: Value) -> String {
+        self.stop();
+        let usual = std::mem::replace(&mut self.more, more);
+        let refusal = Driver::open(&self.settings()).err().expect("it does not open");
+        self.more = usual;
+        refusal
     }
 
     pub fn restart(&mut self) {

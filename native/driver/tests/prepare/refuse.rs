@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::sample::{POLICY, RULE, TOOL, policy, run, set, step};
+use limpet_driver::table::Table;
+
+use crate::sample::{POLICY, RULE, TOOL, plan, policy, run, set, step, table, task};
 
 fn refused(policy: &Value, step: &Value, code: &str, origin: &str) {
     let refusal = run(policy, step.clone()).expect_err("it is refused");
@@ -77,6 +79,23 @@ fn by_the_manner() {
         assert!(run(&whole, changed("/stop", json!(!stop))).is_ok());
         refused(&whole, &changed("/stop", json!(stop)), "interruption_not_allowed", TOOL);
     }
+}
+
+/// Memory that the device has not, whoever asks for it; a ceiling is no demand.
+#[test]
+fn by_the_pool() {
+    let mut table = table(&policy());
+    table.pool_bytes = 100 << 20;
+    let refusal = |table: &Table, limits: Value| {
+        let plan = plan(&task(&[changed("/limits", limits)]));
+        table.admit(&plan).err().map(|refusal| refusal.code)
+    };
+    assert_eq!(refusal(&table, json!({"memory_bytes": 100 << 20})), None);
+    let above = json!({"memory_bytes": (100 << 20) + 1});
+    assert_eq!(refusal(&table, above), Some("memory_impossible"));
+    assert_eq!(refusal(&table, json!({})), None, "its tool's ceiling of 256 MiB is cut");
+    let step = &plan(&task(&[changed("/limits", json!({}))])).steps[0];
+    assert_eq!((table.memory_bytes(step), table.share_kib(step)), (Some(100 << 20), 100 << 10));
 }
 
 /// The values of a declared tool.
