@@ -36,8 +36,8 @@ const FIRST_VERSION: [(&str, Option<Brake>); 3] = [
     ("name=systemd", None),
 ];
 const SECOND_VERSION: Brake = Brake { file: "cgroup.freeze", on: "1", off: "0" };
-/// Where we go in a group of version 2 that is ours, because the kernel lends controllers only below
-/// a group without processes. The dot keeps it apart from every instance's own directory.
+/// Where we go in a group of version 2 that is ours, because the kernel lends controllers only
+/// below a group without processes. The dot keeps it apart from every instance's own directory.
 const LEAF: &str = "limpet.agent";
 
 /// A place below which this instance may make groups.
