@@ -32,7 +32,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test check sim fuzz chaos duel stalls soak valgrind loom mutants mutants-core
+.PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak valgrind loom mutants mutants-core
 .PHONY: build lock header clean prerequisites
 
 help: ## List these targets
@@ -78,6 +78,9 @@ soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs ro
 
 valgrind: $(BUILT) ## Watch a C program with every function of the ABI, and the driver's tests
 	PYTHONPATH=tests:tests/e2e $(BIN)/python tests/abi/valgrind.py
+
+test-vm: $(BUILT) ## Run the tests of limits on a kernel with control groups of version 2, emulated
+	PYTHONPATH=tests/e2e $(BIN)/python tests/vm/emulate.py
 
 # A target folder of its own: the flag would have everything else built anew.
 loom: | prerequisites ## Let the threads' queues meet in every order

@@ -128,6 +128,14 @@ def sim(told: Measured) -> str:
     )
 
 
+def vm(told: Measured) -> str:
+    """Say in how many set-ups how many tests passed, and what else they did."""
+    return (
+        f"Linux {told['kernel']}, {len(told['set-ups'])} set-ups: {told['passed']} tests passed, "
+        f"{told['failed']} failed, {told['skipped']} skipped for a reason of the set-up"
+    )
+
+
 def fuzz(told: Measured) -> str:
     """Say how much was tried, and what came of it."""
     targets = told["targets"].values()
@@ -215,6 +223,14 @@ PROOFS = [
         "`make stalls`: each is held up for 5 s, Python for 10 s; `tests/e2e/test_stalls.py`",
         "stalls",
         stalls,
+    ),
+    Proof(
+        "No step takes more than its limits, and none of its descendants outlives it, with control "
+        "groups of version 2: for root, in a service's group, for a user in a delegated group; and "
+        "without them or without their memory controller the results say what is not kept",
+        "`make test-vm`: Debian's kernel, emulated; `tests/vm`",
+        "vm",
+        vm,
     ),
     Proof("Flash is spared", "`make soak`: a file system of its own", "soak", flash),
     Proof("Memory, descriptors and threads stay as they are", "`make soak`", "soak", soak),

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 MOSQUITTO_PROGRAM = Path("/usr/sbin/mosquitto")
-START_S = 10.0
+START_S = 30.0
 
 # Started by root it would change to a user that cannot write its sessions into our directory.
 MOSQUITTO = """\

@@ -168,6 +168,11 @@ impl Containment {
         Tiers { containment: self.tier(), memory: self.controllers.memory_tier() }
     }
 
+    /// Why control groups of version 2 are writable and yet keep no limits.
+    pub fn obstacle(&self) -> Option<&str> {
+        self.hierarchy.as_ref()?.obstacle.as_deref()
+    }
+
     /// How much memory the kernel lets the agent and its steps have.
     pub fn caps(&self) -> Caps {
         caps::read(self.controllers.agent_memory().as_deref(), self.controllers.steps_memory())

@@ -51,6 +51,8 @@ pub struct Opened {
     /// What contains attempts and keeps them within their limits.
     #[serde(flatten)]
     pub tiers: Tiers,
+    /// Why control groups of version 2 are writable and yet keep no limits, if so.
+    pub obstacle: Option<String>,
     /// How memory divides.
     pub budget: Budget,
     /// Bytes of the machine's arena.
@@ -93,6 +95,7 @@ impl Driver {
         become_subreaper().map_err(|cause| failed("become a subreaper", &cause))?;
         let (journal_orders, spawner_orders, mut unstarted) =
             Unstarted::assemble(settings, clock, instance, (tiers, budget), random())?;
+        unstarted.opened.obstacle = containment.obstacle().map(str::to_owned);
         // Whatever an earlier run left behind ends before any task of it is judged.
         let swept = containment.sweep_leftovers();
         unstarted.opened.leftovers = swept.killed;

@@ -83,11 +83,11 @@ def containment(tier: str) -> Finding:
     return Finding("warn", "containment", tier, advice)
 
 
-def memory(tier: str) -> Finding:
-    """Judge what keeps every step within its memory limit."""
+def memory(tier: str, obstacle: str | None) -> Finding:
+    """Judge what keeps every step within its memory limit, and what keeps a better tier away."""
     if tier.startswith("cgroup"):
         return Finding("ok", "memory", tier)
-    advice = (
+    advice = obstacle or (
         "nothing keeps a step within its memory limit: run as root or with Delegate=yes; on a "
         "Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and restart"
     )
@@ -184,7 +184,7 @@ def examine_core(memory_wanted: dict[str, int | None]) -> list[Finding]:
     return [
         *arena(opened["arena_bytes"], opened["arithmetic"]),
         containment(opened["containment"]),
-        memory(opened["memory"]),
+        memory(opened["memory"], opened["obstacle"]),
         *budget(opened["budget"]),
     ]
 

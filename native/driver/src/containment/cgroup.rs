@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::RawPid;
+use rustix::process::{RawPid, getpid};
 
 use super::Tier;
 
@@ -36,6 +36,9 @@ const FIRST_VERSION: [(&str, Option<Brake>); 3] = [
     ("name=systemd", None),
 ];
 const SECOND_VERSION: Brake = Brake { file: "cgroup.freeze", on: "1", off: "0" };
+/// Where we go in a group of version 2 that is ours, because the kernel lends controllers only
+/// below a group without processes. The dot keeps it apart from every instance's own directory.
+const LEAF: &str = "limpet.agent";
 
 /// A place below which this instance may make groups.
 #[derive(Debug)]
@@ -43,27 +46,32 @@ pub(super) struct Hierarchy {
     pub base: PathBuf,
     brake: Option<Brake>,
     pub tier: Tier,
+    /// Why no controller of version 2 can be lent.
+    pub obstacle: Option<String>,
 }
 
 impl Hierarchy {
     /// The hierarchy of version 2 (with or without controllers), when its tree is writable.
     pub fn second_version(instance: &str) -> Option<Hierarchy> {
         let own = own_directory(&read_table("/proc/self/mountinfo")?, &membership()?, "")?;
-        let base = writable_base(&own, instance)?;
+        // Started by one of us, or by itself again: the group is the one that was left then.
+        let place = if own.ends_with(LEAF) { own.parent()? } else { &own };
+        let base = writable_base(place, instance)?;
         // In a threaded subtree a group takes no processes.
         let kind = fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
         if kind.trim() != "domain" {
             let _ = fs::remove_dir(&base);
             return None;
         }
-        Some(Hierarchy { base, brake: Some(SECOND_VERSION), tier: Tier::CgroupV2 })
+        let obstacle = vacate(place).err();
+        Some(Hierarchy { base, brake: Some(SECOND_VERSION), tier: Tier::CgroupV2, obstacle })
     }
 
     /// The best hierarchy of version 1 whose tree is writable.
     pub fn first_version(instance: &str) -> Option<Hierarchy> {
         FIRST_VERSION.iter().find_map(|(controller, brake)| {
             let base = base_of_first_version(instance, controller)?;
-            Some(Hierarchy { base, brake: *brake, tier: Tier::CgroupV1 })
+            Some(Hierarchy { base, brake: *brake, tier: Tier::CgroupV1, obstacle: None })
         })
     }
 
@@ -82,7 +90,8 @@ impl Hierarchy {
             lent.split_whitespace().any(|name| name == controller)
                 || fs::write(file, format!("+{controller}")).is_ok()
         };
-        let second = self.tier == Tier::CgroupV2;
+        // Some could be lent to a group with processes, but then it takes none below it.
+        let second = self.tier == Tier::CgroupV2 && self.obstacle.is_none();
         second && self.base.parent().is_some_and(lend) && lend(&self.base)
     }
 
@@ -149,12 +158,16 @@ pub(super) fn kill(group: &Path) {
 pub(super) fn pids(group: &Path) -> BTreeSet<RawPid> {
     let mut pids = BTreeSet::new();
     for group in subtree(group) {
-        let table = read_table(group.join("cgroup.procs")).unwrap_or_default();
         // 0 stands for a process of another pid namespace.
-        let numbers = table.lines().filter_map(|line| line.parse::<RawPid>().ok());
-        pids.extend(numbers.filter(|&pid| pid > 0));
+        pids.extend(members(&group).into_iter().filter(|&pid| pid > 0));
     }
     pids
+}
+
+/// The processes in `group` itself.
+fn members(group: &Path) -> BTreeSet<RawPid> {
+    let table = read_table(group.join("cgroup.procs")).unwrap_or_default();
+    table.lines().filter_map(|line| line.parse().ok()).collect()
 }
 
 /// Removes `group` and the groups below it; false when some process is still there.
@@ -204,6 +217,45 @@ fn writable_base(own: &Path, instance: &str) -> Option<PathBuf> {
     match fs::create_dir(&base) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => None,
         _ => Some(base),
+    }
+}
+
+/// Leaves `place`, a group of version 2, to the groups below it. Nobody but ourselves is moved.
+///
+/// # Errors
+///
+/// Why controllers cannot be lent to the groups below it.
+fn vacate(place: &Path) -> Result<(), String> {
+    // The root of all groups, which has no type, lends whoever is in it.
+    if !place.join("cgroup.type").exists() {
+        return Ok(());
+    }
+    let failed = |what: &str, why: String| {
+        let group = place.display();
+        Err(format!("cannot {what} control group {group}: {why} (it lends no controller)"))
+    };
+    let others = |pids: &BTreeSet<RawPid>| {
+        let own = getpid().as_raw_pid();
+        pids.iter().filter(|&&pid| pid != own).count()
+    };
+    let held = |count| failed("use", format!("{count} other processes are in it"));
+    let inside = members(place);
+    if inside.is_empty() {
+        return Ok(());
+    }
+    if others(&inside) > 0 {
+        return held(others(&inside));
+    }
+    let lends = fs::OpenOptions::new().write(true).open(place.join("cgroup.subtree_control"));
+    let leaf = place.join(LEAF);
+    let moved = lends.and_then(|_| fs::create_dir_all(&leaf));
+    if let Err(cause) = moved.and_then(|()| fs::write(leaf.join("cgroup.procs"), "0")) {
+        return failed("leave", cause.to_string());
+    }
+    // Whoever was forked or put there in between.
+    match members(place).len() {
+        0 => Ok(()),
+        count => held(count),
     }
 }
 
