@@ -28,12 +28,16 @@ use rustix::process::{
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
 use census::{Identity, Process, carries, census};
 use cgroup::Hierarchy;
+pub(crate) use footprint::{is_swapping, number};
 use limits::Controllers;
 pub use limits::{Limits, Meter, Usage};
+pub use members::{Births, Cheap, Footprint, Members, Scope};
 
 mod census;
 mod cgroup;
+mod footprint;
 mod limits;
+mod members;
 
 /// How long a sweep waits for what it has killed. A process in an uninterruptible sleep can take
 /// longer; it is then counted as remaining and a later sweep may find it gone.
@@ -48,6 +52,9 @@ const KILL_PASSES: u32 = 32;
 const AWAITED_MAX: usize = 64;
 /// Most zombies reaped by one call.
 const REAPED_MAX: usize = 256;
+/// See [`Containment::backstop_bytes`].
+const BACKSTOP_TIMES: u64 = 4;
+const BACKSTOP_BYTES: u64 = 512 << 20;
 /// Longest instance id.
 const INSTANCE_BYTES: usize = 64;
 
@@ -67,7 +74,7 @@ pub enum Tier {
 pub struct Tiers {
     /// What finds descendants: `cgroup_v2`, `cgroup_v1` or `marker`.
     pub containment: &'static str,
-    /// What keeps an attempt within its memory: `cgroup_v2`, `cgroup_v1` or `none`.
+    /// What keeps an attempt within its memory: `cgroup_v2`, `cgroup_v1` or `sampled`.
     pub memory: &'static str,
 }
 
@@ -98,7 +105,7 @@ pub struct Cell {
 }
 
 /// What is looked for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Target {
     /// Beginning of the environment entry that marks it.
     needle: Vec<u8>,
@@ -169,6 +176,23 @@ impl Containment {
     /// Those of `limits` that nothing here keeps, by their names in a task.
     pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
         self.controllers.not_enforced(limits)
+    }
+
+    /// Whether nothing of the kernel's keeps an attempt within its memory, so that its processes
+    /// must be looked at.
+    pub fn samples_memory(&self) -> bool {
+        self.controllers.memory_tier() == "sampled"
+    }
+
+    /// Bytes of private writable memory that the kernel lets each process of an attempt have, where
+    /// its memory is only looked at: what ends a runaway while nobody can look.
+    ///
+    /// It is counted touched or not (mappings without access are not), so it is no limit of what is
+    /// used. Four times the limit is left to programs that reserve ahead in proportion, and 512 MiB
+    /// to what takes the same whatever the limit: 64 threads with stacks of 8 MiB.
+    pub fn backstop_bytes(&self, limits: &Limits) -> Option<u64> {
+        let limit = limits.memory_bytes.filter(|_| self.samples_memory())?;
+        Some(limit.saturating_mul(BACKSTOP_TIMES).saturating_add(BACKSTOP_BYTES))
     }
 
     /// An empty cell for one attempt, within `limits`.

@@ -64,19 +64,19 @@ impl Controllers {
         Controllers { memory: either("memory"), pids: either("pids"), cpu: either("cpu") }
     }
 
-    /// `cgroup_v2`, `cgroup_v1` or `none`, as results and `doctor` report it.
+    /// `cgroup_v2`, `cgroup_v1` or `sampled`, as results and `doctor` report it.
     pub fn memory_tier(&self) -> &'static str {
         match self.memory.as_ref().map(|controller| controller.version) {
             Some(Version::Second) => "cgroup_v2",
             Some(Version::First) => "cgroup_v1",
-            None => "none",
+            None => "sampled",
         }
     }
 
-    /// Those of `limits` that nothing here keeps, by their names in a task.
+    /// Those of `limits` that nothing keeps, by their names in a task. Memory is kept everywhere: by
+    /// looking at it where no controller is lent.
     pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
         let set = [
-            ("memory", limits.memory_bytes.is_some() && self.memory.is_none()),
             ("pids", limits.pids.is_some() && self.pids.is_none()),
             ("cpu", limits.cpu_milli.is_some() && self.cpu.is_none()),
         ];
