@@ -24,6 +24,7 @@ pub mod guard;
 pub mod history;
 pub mod host;
 pub mod intake;
+mod items;
 pub mod launch;
 pub mod manual;
 pub mod memory;

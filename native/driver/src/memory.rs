@@ -170,7 +170,7 @@ struct State {
     asked: Option<Instant>,
     rows: Vec<Row>,
     made: Option<Instant>,
-    stall: Option<Duration>,
+    stalled_until: Option<Instant>,
     closed: bool,
 }
 
@@ -181,7 +181,6 @@ pub(crate) struct Turn {
     pub subjects: Option<Vec<Arc<Subject>>>,
     /// When rows are to be made, if they are.
     pub rows_due: Option<Instant>,
-    pub stall: Option<Duration>,
 }
 
 impl Board {
@@ -217,7 +216,7 @@ impl Board {
 
     /// For tests: the sampler does nothing for a while.
     pub fn stall(&self, time: Duration) {
-        self.lock().stall = Some(time);
+        self.lock().stalled_until = Some(Instant::now() + time);
         self.changed.notify_one();
     }
 
@@ -236,19 +235,18 @@ impl Board {
     /// Waits until an instant (for ever without one) or until there is news; `None` once closed.
     pub(crate) fn wait(&self, until: Option<Instant>, pause: Duration) -> Option<Turn> {
         let mut state = self.lock();
-        loop {
+        while !state.closed {
             let now = Instant::now();
+            let stalled_until = state.stalled_until.filter(|&end| now < end);
             let rows_due = state.rows_due(now, pause);
-            if state.closed {
-                return None;
-            }
             let due = until.into_iter().chain(rows_due).min();
-            if state.new || state.stall.is_some() || due.is_some_and(|due| due <= now) {
+            let works = state.new || due.is_some_and(|due| due <= now);
+            if works && stalled_until.is_none() {
                 let new = std::mem::take(&mut state.new);
                 let subjects = new.then(|| state.subjects.values().cloned().collect());
-                return Some(Turn { subjects, rows_due, stall: state.stall.take() });
+                return Some(Turn { subjects, rows_due });
             }
-            state = match due {
+            state = match stalled_until.or(due) {
                 Some(due) => {
                     let waited = self.changed.wait_timeout(state, due - now);
                     waited.unwrap_or_else(PoisonError::into_inner).0
@@ -256,6 +254,7 @@ impl Board {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
+        None
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

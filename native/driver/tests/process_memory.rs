@@ -96,7 +96,7 @@ const CASES: [(&str, &str, Fate, Fate); 16] = [
         "a child in its own memory before exec",
         "kept = bytearray(b'x') * (limit * 5 >> 3)\n\
          import subprocess\n\
-         for _ in range(200): subprocess.run(['/bin/true'], close_fds=False)",
+         for _ in range(60): subprocess.run(['/bin/true'], close_fds=False)",
         Lives,
         Lives,
     ),

@@ -48,9 +48,6 @@ pub fn run(containment: &Containment, board: &Board) {
     let mut sampler = Sampler { containment, births, looked: HashMap::new(), pace };
     let mut until = None;
     while let Some(turn) = board.wait(until, ROWS_PAUSE) {
-        if let Some(time) = turn.stall {
-            std::thread::sleep(time);
-        }
         until = sampler.turn(board, turn);
     }
 }

@@ -3,6 +3,7 @@
 use limpet_driver::driver::Driver;
 use limpet_driver::host::{Request, Told};
 use limpet_driver::launch::Refusal;
+use limpet_driver::memory::Rows;
 use limpet_driver::settings::Settings;
 use limpet_driver::{intake, names};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +25,7 @@ pub struct Rig {
     results: HashMap<String, (u64, Value)>,
     answers: HashMap<u64, (u32, Value)>,
     tokens: u64,
+    containment: &'static str,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -60,6 +62,15 @@ fn wall_ms() -> u64 {
 
 impl Rig {
     pub fn new() -> Rig {
+        Rig::contained_by("auto")
+    }
+
+    /// Without control groups, wherever the tests run.
+    pub fn without_groups() -> Rig {
+        Rig::contained_by("marker")
+    }
+
+    fn contained_by(containment: &'static str) -> Rig {
         let directory = tempfile::tempdir().expect("a directory can be made");
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut rig = Rig {
@@ -69,6 +80,7 @@ impl Rig {
             results: HashMap::new(),
             answers: HashMap::new(),
             tokens: 0,
+            containment,
         };
         rig.restart();
         rig
@@ -78,6 +90,7 @@ impl Rig {
         let root = self.directory.path();
         let settings = json!({
             "state_directory": root, "clock": "always", "segment_bytes": 1024 * 1024,
+            "containment": self.containment,
             "limits": {"tasks": 64, "steps": 256, "attempts": 8, "ids": 256},
             "table": {
                 "device": "bench", "policy_file": "/etc/limpet/policy.toml",
@@ -181,6 +194,18 @@ impl Rig {
 
     pub fn stall(&self, time: Duration) {
         self.driver().stall_others(time);
+    }
+
+    pub fn stall_sampler(&self, time: Duration) {
+        self.driver().stall_sampler(time);
+    }
+
+    /// Memory of what runs, once it was looked at.
+    pub fn memory(&mut self) -> Rows {
+        self.until(|rig| {
+            let rows = rig.driver().memory();
+            rows.age_ms.is_some().then_some(rows)
+        })
     }
 
     fn answer(&mut self, token: u64) -> (u32, Value) {
