@@ -217,7 +217,7 @@ def test_a_trial_may_reach_the_hosts_that_its_task_names() -> None:
         (doctor.containment("cgroup_v2"), "ok"),
         (doctor.containment("marker"), "warn"),
         (doctor.memory("cgroup_v1"), "ok"),
-        (doctor.memory("none"), "warn"),
+        (doctor.memory("sampled"), "warn"),
         (doctor.disk("/x", 100, 50), "ok"),
         (doctor.disk("/x", 60, 50), "warn"),
         (doctor.disk("/x", 40, 50), "fail"),

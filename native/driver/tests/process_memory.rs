@@ -8,7 +8,7 @@ use limpet_driver::spawn::{Child, spawn};
 use limpet_driver::threads::sampler;
 use rustix::process::{Signal, pidfd_send_signal};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use tempfile::{TempDir, tempdir};
 
@@ -19,6 +19,8 @@ use process::{
 };
 
 const LIMIT: u64 = 32 * 1024 * 1024;
+/// Name of the thread that is measured.
+const SAMPLER: &str = "limpet-sampler";
 /// What becomes of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -175,7 +177,8 @@ impl Sampling {
     fn new(containment: Containment) -> Sampling {
         let (containment, board) = (Arc::new(containment), Arc::new(Board::default()));
         let (looks, looked_at) = (Arc::clone(&containment), Arc::clone(&board));
-        let thread = std::thread::spawn(move || sampler::run(&looks, &looked_at));
+        let thread = Builder::new().name(SAMPLER.to_owned());
+        let thread = thread.spawn(move || sampler::run(&looks, &looked_at)).expect("a thread");
         Sampling { containment, board, thread: Some(thread) }
     }
 
@@ -352,4 +355,90 @@ print(count)";
     let nothing = Containment::marker_only(&scene.instance);
     assert_eq!(nothing.not_enforced(&limits), ["pids", "cpu"]);
     assert_eq!(nothing.not_enforced(&within(1)), [""; 0]);
+}
+
+/// Takes memory at `rate` bytes per second and keeps count where it can be read after its death:
+/// what it had at first, and how many MiB it has taken or is about to.
+const FILLS: &str = "
+rate = RATE
+first = [line for line in open('/proc/self/status') if line.startswith('RssAnon')]
+open('first', 'w').write(first[0].split()[1])
+open('count', 'wb').write(bytes(8))
+count = mmap.mmap(os.open('count', os.O_RDWR), 8)
+kept, begun = [], time.monotonic()
+for number in range(1, 4096):
+    count[:8] = number.to_bytes(8, 'little')
+    kept.append(b'x' * MB)
+    while time.monotonic() - begun < number * MB / rate: pass
+";
+
+/// Bytes by which a program of that rate passes a limit before it is dead, and its rate.
+fn overshoot(scene: &Scene, sampling: &Sampling, limit: u64, rate: &str) -> (i64, u64) {
+    let begun = Instant::now();
+    let found = scene.run(sampling, &FILLS.replace("RATE", rate), within(limit));
+    let took = u64::try_from(begun.elapsed().as_millis()).expect("short").max(1);
+    assert_eq!(found.fate(), Ends, "{}", found.ended.stderr);
+    let read = |name| std::fs::read(scene.directory.path().join(name)).expect("written");
+    let first = String::from_utf8(read("first")).expect("a number").parse::<u64>();
+    let count = u64::from_le_bytes(read("count").try_into().expect("8 bytes"));
+    let most = (first.expect("a number") << 10) + (count << 20);
+    (
+        i64::try_from(most).expect("small") - i64::try_from(limit).expect("small"),
+        count * 1000 / took,
+    )
+}
+
+/// Nanoseconds that the sampler's thread has been on a processor.
+fn sampler_ns() -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("listed").flatten();
+    let read = |task: &std::fs::DirEntry, file| {
+        std::fs::read_to_string(task.path().join(file)).unwrap_or_default()
+    };
+    let ours = tasks.filter(|task| read(task, "comm").trim() == SAMPLER);
+    let spent = ours.map(|task| read(&task, "schedstat"));
+    spent.filter_map(|text| text.split(' ').next()?.parse::<u64>().ok()).sum()
+}
+
+/// Share of one processor, in millionths, that `count` steps cost which do nothing.
+fn cost(scene: &Scene, count: u16, limit: u64) -> u64 {
+    let sampling = Sampling::new(Containment::marker_only(&scene.instance));
+    let sleeps = launch(scene.directory.path(), &["/bin/sleep", "600"]);
+    let limits = within(limit);
+    let start = |attempt| {
+        let name = name(&scene.instance, u32::from(attempt));
+        let child = spawn(&sampling.containment, &name, &sleeps, &limits).expect("a child");
+        sampling.watch(&child, attempt, limits);
+        child
+    };
+    let children: Vec<Child> = (1..=count).map(start).collect();
+    std::thread::sleep(Duration::from_secs(5));
+    let (before, begun) = (sampler_ns(), Instant::now());
+    std::thread::sleep(Duration::from_secs(20));
+    let spent = sampler_ns() - before;
+    let share = u128::from(spent) * 1_000_000 / begun.elapsed().as_nanos();
+    for child in children {
+        pidfd_send_signal(&child.pidfd, Signal::KILL).expect("sent");
+        end(&sampling.containment, child);
+    }
+    u64::try_from(share).expect("small")
+}
+
+/// Prints what `tests/e2e/sampled.py` writes down.
+#[test]
+#[ignore = "measures for minutes, and judges nothing"]
+fn measures() {
+    let scene = Scene::new();
+    let sampling = Sampling::new(Containment::marker_only(&scene.instance));
+    for limit in [64_u64 << 20, 200 << 20] {
+        for rate in ["1e9", "1e12"] {
+            for _ in 0..20 {
+                let (bytes, mib_s) = overshoot(&scene, &sampling, limit, rate);
+                println!("\novershoot {limit} {rate} {bytes} {mib_s}");
+            }
+        }
+    }
+    drop(sampling);
+    for limit in [16_u64 << 20, 64 << 20] {
+        println!("\ncost 64 {limit} {}", cost(&scene, 64, limit));
+    }
 }

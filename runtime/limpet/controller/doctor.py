@@ -87,8 +87,9 @@ def memory(tier: str) -> Finding:
     if tier.startswith("cgroup"):
         return Finding("ok", "memory", tier)
     advice = (
-        "nothing keeps a step within its memory limit: run as root or with Delegate=yes; on a "
-        "Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and restart"
+        "a step is ended soon after it passes its memory limit, and its files on a tmpfs are not "
+        "counted; for the kernel to keep it run as root or with Delegate=yes; on a Raspberry Pi "
+        "add cgroup_enable=memory to /boot/firmware/cmdline.txt and restart"
     )
     return Finding("warn", "memory", tier, advice)
 

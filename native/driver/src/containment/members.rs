@@ -313,12 +313,12 @@ fn adopted(containment: &Containment, process: &Process, all: &[&mut Members]) -
     if containment.leaders.if_all_known()?.contains(&pid) {
         return None;
     }
-    let marked = |members: &&mut Members| carries(pid, &members.scope.0.needle);
+    let marked = |members: &Members| carries(pid, &members.scope.0.needle);
     let alone = || match all {
         [only] => containment.adopting(&only.scope.0).filter(|it| it.includes(process)).map(|_| 0),
         _ => None,
     };
-    all.iter().position(|members| marked(&members)).or_else(alone)
+    all.iter().position(|members| marked(members)).or_else(alone)
 }
 
 /// Threads are seen like processes where they are asked for by number.
