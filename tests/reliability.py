@@ -167,15 +167,15 @@ def core(told: Measured) -> str:
 
 def sampled(told: Measured) -> str:
     """Say how far limits were passed, and what looking costs."""
+    mib = 1 << 20
     rows = "; ".join(
-        f"limit {row['limit bytes'] >> 20} MiB, {row['rate']}: {row['runs']} runs, passed by "
-        f"{row['median bytes'] / (1 << 20):.1f} MiB in the median, {row['most bytes'] / (1 << 20):.1f} "
-        "MiB at most"
+        f"limit {row['limit bytes'] // mib} MiB, {row['rate']}: {row['runs']} runs, passed by "
+        f"{row['median bytes'] / mib:.1f} MiB in the median, {row['most bytes'] / mib:.1f} at most"
         for row in told["overshoot"]
     )
     costs = "; ".join(
         f"{cost['percent']:g}% of one core for {cost['steps']} idle steps with limits of "
-        f"{cost['limit bytes'] >> 20} MiB"
+        f"{cost['limit bytes'] // mib} MiB"
         for cost in told["cost"]
     )
     return f"{rows}; {costs} (load of the machine before: {told['load before']:g})"

@@ -73,8 +73,8 @@ impl Controllers {
         }
     }
 
-    /// Those of `limits` that nothing keeps, by their names in a task. Memory is kept everywhere: by
-    /// looking at it where no controller is lent.
+    /// Those of `limits` that nothing keeps, by their names in a task. Memory is kept everywhere:
+    /// by looking at it where no controller is lent.
     pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
         let set = [
             ("pids", limits.pids.is_some() && self.pids.is_none()),

@@ -263,7 +263,8 @@ impl Live {
         let backstop = self.backstop_bytes.filter(|_| ended != Exit::Code(0))?;
         if let Some(one) = self.watch.starved() {
             return Some(format!(
-                "{cannot}: {} (pid {}) had reserved {} of at most {backstop} bytes (it failed then)",
+                "{cannot}: {} (pid {}) had reserved {} of at most {backstop} bytes \
+                 (it failed then)",
                 one.name, one.pid, one.data
             ));
         }

@@ -96,12 +96,12 @@ impl Sampler<'_> {
         let due = self.looked.iter().filter(|(_, one)| rows || one.is_due(now));
         let (still, growing): (Vec<_>, Vec<_>) =
             due.map(|(&attempt, one)| (attempt, one.is_still())).partition(|&(_, still)| still);
+        let began = thread_time();
         if still.len() + growing.len() > 0 {
             let mut all: Vec<&mut Members> =
                 self.looked.values_mut().map(|one| &mut one.members).collect();
             self.births.notice(self.containment, &mut all, now);
         }
-        let began = thread_time();
         still.into_iter().for_each(|(attempt, _)| self.look(attempt));
         self.pace.spent(thread_time().saturating_sub(began), now);
         growing.into_iter().for_each(|(attempt, _)| self.look(attempt));
@@ -279,7 +279,7 @@ impl Pace {
     /// Over which the share is taken.
     const WINDOW: Duration = Duration::from_millis(500);
     /// Most and least of the processor, in thousandths.
-    const SHARE_MILLI: (u32, u32) = (5, 2);
+    const SHARE_MILLI: (u32, u32) = (4, 1);
     const STRETCH_MAX: u32 = 8;
 
     fn new(now: Instant) -> Pace {

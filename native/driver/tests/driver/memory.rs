@@ -81,7 +81,7 @@ fn a_runaway_that_nobody_looks_at_is_bounded() {
 fn a_reserve_that_is_refused_is_told_so() {
     let mut rig = Rig::without_groups();
     let code = "import mmap, time\nkept = []\n\
-                while True: kept.append(mmap.mmap(-1, 16 << 20, mmap.MAP_PRIVATE)); time.sleep(.05)";
+                while True: kept.append(mmap.mmap(-1, 16 << 20, mmap.MAP_PRIVATE)); time.sleep(.1)";
     let told = run(&mut rig, python(code));
     let detail = assert_exceeded(&told);
     assert!(detail.contains("python3 (pid ") && detail.contains(" had reserved "), "{detail}");
