@@ -22,6 +22,8 @@ const SHARE: u32 = 100;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Processes of one attempt whose file of sizes is kept open, which bounds the descriptors.
 const OPEN_MAX: usize = 2;
+/// Times that shared pages are divided before somebody's death is put up with.
+const DIVIDE_TRIES: u32 = 4;
 
 /// What one attempt's processes are told by; outlives its [`Cell`].
 #[derive(Debug, Clone)]
@@ -204,24 +206,41 @@ impl Members {
     }
 
     /// What counts, process by process, the largest first. Shared pages count in each that maps
-    /// them, unless `shared` asks for them to be divided, which costs a walk of all pages.
-    pub fn footprints(&self, shared: bool) -> Vec<Footprint> {
+    /// them.
+    pub fn footprints(&self) -> Vec<Footprint> {
+        self.measure(|_, status| status.bytes)
+    }
+
+    /// The same with shared pages divided among those who map them, which costs a walk of all
+    /// pages. Who dies meanwhile leaves its share to others that may have been read before or after:
+    /// then all are read again, a few times at most.
+    pub fn divided(&self) -> Vec<Footprint> {
+        let bytes = |pid, status: &Status| footprint::proportional(pid).unwrap_or(status.bytes);
+        let mut found = self.measure(bytes);
+        for _ in 1..DIVIDE_TRIES {
+            let dead = |one: &Footprint| !census::read(one.pid).is_some_and(|seen| seen.alive);
+            if !found.iter().any(dead) {
+                break;
+            }
+            found = self.measure(bytes);
+        }
+        found
+    }
+
+    fn measure(&self, bytes: impl Fn(RawPid, &Status) -> u64) -> Vec<Footprint> {
         let status = |member: &Member| {
             let status = footprint::status(member.identity.pid)?;
             (status.thread_group == member.identity.pid).then_some((member.identity.pid, status))
         };
         let seen: HashMap<RawPid, Status> = self.known.iter().filter_map(status).collect();
-        let mut found: Vec<Footprint> = Vec::new();
-        for (&pid, status) in &seen {
-            let borrows =
-                seen.get(&status.parent).is_some_and(|parent| is_borrowed(parent, status));
-            let bytes = match shared {
-                _ if borrows => 0,
-                true => footprint::proportional(pid).unwrap_or(status.bytes),
-                false => status.bytes,
-            };
-            found.push(Footprint { pid, name: status.name.clone(), bytes, data: status.data });
-        }
+        let measure = |(&pid, status): (&RawPid, &Status)| {
+            let parent = seen.get(&status.parent);
+            let borrows = parent.is_some_and(|parent| is_borrowed(parent, status));
+            let bytes = if borrows { 0 } else { bytes(pid, status) };
+            Footprint { pid, name: status.name.clone(), bytes, data: status.data }
+        };
+        let mut found: Vec<Footprint> = seen.iter().map(measure).collect();
+        found.retain(|one| seen[&one.pid].state != b'Z');
         found.sort_by_key(|one| std::cmp::Reverse((one.bytes, one.pid)));
         found
     }

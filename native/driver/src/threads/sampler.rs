@@ -12,6 +12,7 @@
 use crate::containment::{Births, Cheap, Containment, Footprint, Members, is_swapping, number};
 use crate::memory::{Board, Excess, Row, Subject, Turn};
 use limpet_core::message::AttemptRef;
+use rustix::process::setpriority_process;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,6 +37,8 @@ const ROWS_PAUSE: Duration = Duration::from_secs(1);
 const TOGETHER: u32 = 4;
 /// Growth of what is resident after which it is told apart what of it counts.
 const GROWTH_BYTES: u64 = 1 << 20;
+/// As nice(1) counts it.
+const PRIORITY: i32 = -10;
 /// Looks without growth after which an attempt is still.
 const STILL_LOOKS: u32 = 8;
 /// Dividing shared pages takes at most one part of so many of the time of one attempt.
@@ -43,6 +46,9 @@ const DIVIDING_SHARE: u32 = 10;
 
 /// Looks until the board is closed.
 pub fn run(containment: &Containment, board: &Board) {
+    // On a busy processor it must come before those it looks at. Of this thread alone, and only
+    // where we may.
+    let _ = setpriority_process(None, PRIORITY);
     let births = Births::new(Instant::now());
     let pace = Pace::new(Instant::now());
     let mut sampler = Sampler { containment, births, looked: HashMap::new(), pace };
@@ -172,7 +178,7 @@ impl Looked {
             Some((now, peak)) => (number(now), peak.as_ref().and_then(number)),
             None => (None, None),
         };
-        let footprints = self.members.footprints(false);
+        let footprints = self.members.footprints();
         self.bytes = now.unwrap_or_else(|| footprints.iter().map(|one| one.bytes).sum());
         self.subject.watch.saw(peak.unwrap_or(0).max(self.bytes));
         if !footprints.is_empty() {
@@ -200,7 +206,7 @@ impl Looked {
     }
 
     fn tell_apart(&mut self, containment: &Containment, cheap: Cheap, limit: u64) {
-        let mut footprints = self.members.footprints(false);
+        let mut footprints = self.members.footprints();
         let mut sum = total(&footprints);
         let mut apart = Apart { cheap, bytes: sum, ..self.told_apart };
         if cheap.processes != self.told_apart.cheap.processes {
@@ -210,7 +216,7 @@ impl Looked {
         let may_divide = apart.divide_at.is_none_or(|at| now >= at);
         if sum > limit && footprints.len() > 1 {
             if sum.saturating_sub(apart.shared) > limit || may_divide {
-                footprints = self.members.footprints(true);
+                footprints = self.members.divided();
                 let divided = total(&footprints);
                 apart.shared = sum.saturating_sub(divided);
                 apart.divide_at = Some(now + now.elapsed() * DIVIDING_SHARE);
@@ -233,7 +239,7 @@ impl Looked {
     fn notice_starved(&self, cheap: Cheap) {
         let near = self.subject.backstop_bytes.map_or(u64::MAX, |bytes| bytes - bytes / 8);
         if cheap.data >= near && self.subject.watch.starved().is_none() {
-            let footprints = self.members.footprints(false);
+            let footprints = self.members.footprints();
             let one = footprints.into_iter().max_by_key(|one| one.data);
             if let Some(one) = one.filter(|one| one.data >= near) {
                 self.subject.watch.starve(one);
