@@ -212,8 +212,8 @@ impl Members {
     }
 
     /// The same with shared pages divided among those who map them, which costs a walk of all
-    /// pages. Who dies meanwhile leaves its share to others that may have been read before or after:
-    /// then all are read again, a few times at most.
+    /// pages. Who dies meanwhile leaves its share to others that may have been read before or
+    /// after: then all are read again, a few times at most.
     pub fn divided(&self) -> Vec<Footprint> {
         let bytes = |pid, status: &Status| footprint::proportional(pid).unwrap_or(status.bytes);
         let mut found = self.measure(bytes);
