@@ -173,6 +173,22 @@ def core(told: Measured) -> str:
     )
 
 
+def sampled(told: Measured) -> str:
+    """Say how far limits were passed, and what looking costs."""
+    mib = 1 << 20
+    rows = "; ".join(
+        f"limit {row['limit bytes'] // mib} MiB, {row['rate']}: {row['runs']} runs, passed by "
+        f"{row['median bytes'] / mib:.1f} MiB in the median, {row['most bytes'] / mib:.1f} at most"
+        for row in told["overshoot"]
+    )
+    costs = "; ".join(
+        f"{cost['percent']:g}% of one core for {cost['steps']} idle steps with limits of "
+        f"{cost['limit bytes'] // mib} MiB"
+        for cost in told["cost"]
+    )
+    return f"{rows}; {costs} (load of the machine before: {told['load before']:g})"
+
+
 PROOFS = [
     Proof(
         "An accepted task reaches one outcome, and no `stop` step runs twice",
@@ -239,6 +255,13 @@ PROOFS = [
         "`make mutants`: `tests/mutants`",
         "mutants",
         mutants,
+    ),
+    Proof(
+        "A step keeps within its memory where the kernel lends no controller: what it passes its "
+        "limit by, and what looking at it costs",
+        "`tests/e2e/sampled.py`: `native/driver/tests/process_memory.rs`",
+        "memory-sampled",
+        sampled,
     ),
     Proof(
         "Tests notice any small change of the core: each that cargo-mutants can think of",

@@ -299,4 +299,15 @@ LimpetStatus limpet_stats(const struct LimpetCore *core,
                           size_t size,
                           size_t *length_out);
 
+// Memory of every attempt that runs a process, as JSON; see `memory.rs`. Renewed about once a
+// second while it is asked for at least every 5 s.
+//
+// # Safety
+// The handle is null or came from `limpet_open` and was not closed; every pointer is null
+// or valid for the length that goes with it, and nothing else uses it meanwhile.
+LimpetStatus limpet_memory(const struct LimpetCore *core,
+                           uint8_t *text_out,
+                           size_t size,
+                           size_t *length_out);
+
 #endif  /* LIMPET_H */

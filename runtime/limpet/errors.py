@@ -108,7 +108,7 @@ REASONS = {
     "user_refused": "the system does not let the agent run as the tool's user",
     "containment_failed": "the attempt cannot be contained",
     "directory_full": "the files in the task's directory take more than they may",
-    "memory_exceeded": "the kernel killed processes of the attempt for its memory limit",
+    "memory_exceeded": "processes of the attempt passed its memory limit, or failed near it",
     "host_failed": "the agent could not do what the step asked of it",
     "journal_damaged": "the step cannot be read back from the journal",
 }

@@ -252,7 +252,7 @@ static void connect_and_part(Host *host) {
 
 static void live_with_threads(const uint8_t digest[32]) {
     Host host = {0};
-    Text settings = read_file("with_threads.json"), plan = read_file("plan.json"), stats;
+    Text settings = read_file("with_threads.json"), plan = read_file("plan.json"), stats, memory;
     OK(limpet_open, settings.bytes, settings.length, &host.core);
     REQUIRE(CALL(limpet_advance, host.core, 0) == LIMPET_STATUS_INVALID);
     LimpetItem task = {.op = LIMPET_SUBMIT, .token = 1, .flags = 1};
@@ -272,6 +272,7 @@ static void live_with_threads(const uint8_t digest[32]) {
     submit(&host, (LimpetItem){.op = LIMPET_EXTEND, .token = 3}, refuse, LIMPET_STATUS_OK);
     await(&host, LIMPET_ANSWER);
     TAKE_TEXT(limpet_stats, &host, &stats);
+    TAKE_TEXT(limpet_memory, &host, &memory);
     submit(&host, (LimpetItem){.op = LIMPET_DRAIN, .value = 1}, (Text){NULL, 0},
            LIMPET_STATUS_OK);
     await(&host, LIMPET_DRAINED);
@@ -281,6 +282,7 @@ static void live_with_threads(const uint8_t digest[32]) {
     free(cancel.bytes);
     free(refuse.bytes);
     free(stats.bytes);
+    free(memory.bytes);
 }
 
 int main(void) {

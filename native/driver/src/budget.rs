@@ -20,7 +20,7 @@ const KERNEL_SHARE: u64 = 16;
 const KERNEL_BYTES_MIN: u64 = 2 * MIB;
 /// What one process can take beyond its limit before a sampler has noticed and killed it; the
 /// bound that `tests/results/memory-sampled.json` is held against.
-const OVERSHOOT_BYTES: u64 = 8 * MIB;
+pub(crate) const OVERSHOOT_BYTES: u64 = 8 * MIB;
 /// Enough for an interpreter with a script; what needs more says so.
 const STEP_BYTES: u64 = 64 * MIB;
 /// No step takes less.

@@ -25,17 +25,21 @@ use rustix::process::{
     waitid,
 };
 
-use crate::budget::Caps;
+use crate::budget::{Caps, OVERSHOOT_BYTES};
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
 use census::{Identity, Process, carries, census};
 use cgroup::Hierarchy;
+pub(crate) use footprint::{is_swapping, number};
 use limits::Controllers;
 pub use limits::{Limits, Meter, Usage};
+pub use members::{Births, Cheap, Footprint, Members, Scope};
 
 mod caps;
 mod census;
 mod cgroup;
+mod footprint;
 mod limits;
+mod members;
 
 /// How long a sweep waits for what it has killed. A process in an uninterruptible sleep can take
 /// longer; it is then counted as remaining and a later sweep may find it gone.
@@ -50,6 +54,10 @@ const KILL_PASSES: u32 = 32;
 const AWAITED_MAX: usize = 64;
 /// Most zombies reaped by one call.
 const REAPED_MAX: usize = 256;
+/// See [`Containment::backstop_bytes`].
+const BACKSTOP_TIMES: u64 = 4;
+const BACKSTOP_BYTES: u64 = 512 << 20;
+const SMALL_CAP_BYTES: u64 = 256 << 20;
 /// Longest instance id.
 const INSTANCE_BYTES: usize = 64;
 
@@ -69,7 +77,7 @@ pub enum Tier {
 pub struct Tiers {
     /// What finds descendants: `cgroup_v2`, `cgroup_v1` or `marker`.
     pub containment: &'static str,
-    /// What keeps an attempt within its memory: `cgroup_v2`, `cgroup_v1` or `none`.
+    /// What keeps an attempt within its memory: `cgroup_v2`, `cgroup_v1` or `sampled`.
     pub memory: &'static str,
 }
 
@@ -79,6 +87,8 @@ pub struct Containment {
     instance: String,
     hierarchy: Option<Hierarchy>,
     controllers: Controllers,
+    /// The cap of the group that the agent shares with its steps, where there is one.
+    shared_bytes: Option<u64>,
     leaders: Arc<Leaders>,
 }
 
@@ -100,7 +110,7 @@ pub struct Cell {
 }
 
 /// What is looked for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Target {
     /// Beginning of the environment entry that marks it.
     needle: Vec<u8>,
@@ -141,10 +151,13 @@ impl Containment {
             Tier::Marker => None,
         };
         let controllers = hierarchy.as_ref().map(|found| Controllers::probe(instance, found));
+        let controllers = controllers.unwrap_or_default();
+        let shared = controllers.caps().steps;
         Some(Containment {
             instance: instance.to_owned(),
             hierarchy,
-            controllers: controllers.unwrap_or_default(),
+            controllers,
+            shared_bytes: shared.group.is_some().then_some(shared.bytes),
             leaders: Arc::default(),
         })
     }
@@ -175,12 +188,36 @@ impl Containment {
 
     /// How much memory the kernel lets the agent and its steps have.
     pub fn caps(&self) -> Caps {
-        caps::read(self.controllers.agent_memory().as_deref(), self.controllers.steps_memory())
+        self.controllers.caps()
     }
 
     /// Those of `limits` that nothing here keeps, by their names in a task.
     pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
         self.controllers.not_enforced(limits)
+    }
+
+    /// Whether nothing of the kernel's keeps an attempt within its memory, so that its processes
+    /// must be looked at.
+    pub fn samples_memory(&self) -> bool {
+        self.controllers.memory_tier() == "sampled"
+    }
+
+    /// Bytes of private writable memory that the kernel lets each process of an attempt have, where
+    /// its memory is only looked at: what ends a runaway while nobody can look.
+    ///
+    /// It is counted touched or not (mappings without access are not), so it is no limit of what is
+    /// used. Four times the limit is left to programs that reserve ahead in proportion, and 512 MiB
+    /// to what takes the same whatever the limit: 64 threads with stacks of 8 MiB. But no more than
+    /// the cap that the agent shares with its steps; and where that is small, no more than what is
+    /// reserved for one that was noticed late, or the kernel would end somebody of its own choice.
+    pub fn backstop_bytes(&self, limits: &Limits) -> Option<u64> {
+        let limit = limits.memory_bytes.filter(|_| self.samples_memory())?;
+        let usual = limit.saturating_mul(BACKSTOP_TIMES).saturating_add(BACKSTOP_BYTES);
+        Some(match self.shared_bytes {
+            None => usual,
+            Some(cap) if cap <= SMALL_CAP_BYTES => limit.saturating_add(OVERSHOOT_BYTES),
+            Some(cap) => usual.min(cap),
+        })
     }
 
     /// An empty cell for one attempt, within `limits`.

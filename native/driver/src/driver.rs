@@ -4,13 +4,14 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::containment::{Containment, Tiers, become_subreaper};
 use crate::host::{Outbound, QUEUE_MAX, Request};
+use crate::memory::{Board, Rows};
 use crate::names;
 use crate::settings::{Containing, Settings};
 use crate::spool::{Spool, clear_directories};
 use crate::store::{Options, Recovered, Store};
 use crate::table::{Table, directory_name};
 use crate::threads::timer::{INBOX_MAX, Inbox, Message, Owner, Parts, Timer};
-use crate::threads::{journal, spawner};
+use crate::threads::{journal, sampler, spawner};
 use limpet_core::Machine;
 use limpet_core::machine::Stats;
 use limpet_core::record::Record;
@@ -73,6 +74,7 @@ pub struct Driver {
     pub opened: Opened,
     timer: Inbox,
     stats: Arc<Mutex<Stats>>,
+    board: Arc<Board>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -109,14 +111,18 @@ impl Driver {
         let Unstarted { table, host, opened, inbox, stats, timer, journal, .. } = unstarted;
         let to_timer = inbox.clone();
         let recordings = recordings(settings);
+        let board = Arc::new(Board::default());
+        let (same, looked_at) = (Arc::clone(&containment), Arc::clone(&board));
+        let to_look_at = Arc::clone(&board);
         let threads = vec![
+            thread("limpet-sampler", move || sampler::run(&same, &looked_at))?,
             thread("limpet-spawner", move || {
-                spawner::run(&containment, &to_timer, &spawner_orders);
+                spawner::run(&containment, &to_timer, &to_look_at, &spawner_orders);
             })?,
             thread("limpet-journal", move || journal.run(&journal_orders))?,
             thread("limpet-timer", move || timer.run(&recordings))?,
         ];
-        Ok(Driver { table, host, opened, timer: inbox, stats, threads })
+        Ok(Driver { table, host, opened, timer: inbox, stats, board, threads })
     }
 
     /// Hands a request to the timer; returns it when there is no room just now.
@@ -135,10 +141,22 @@ impl Driver {
         self.timer.nudge();
     }
 
-    /// For tests of the promise that nothing slow moves a deadline: the journal's and the spawner's
-    /// threads do nothing for a while.
+    /// For tests of the promise that nothing slow moves a deadline: the threads of the journal, the
+    /// spawner and the sampler do nothing for a while.
     pub fn stall_others(&self, time: Duration) {
         self.timer.send(Message::Stall(time));
+        self.stall_sampler(time);
+    }
+
+    /// For tests of the backstop: the sampler does nothing for a while.
+    pub fn stall_sampler(&self, time: Duration) {
+        self.board.stall(time);
+    }
+
+    /// Memory of every attempt that runs a process.
+    #[must_use]
+    pub fn memory(&self) -> Rows {
+        self.board.rows()
     }
 
     /// Counters of the machine, a moment old.

@@ -11,13 +11,12 @@ use crate::export;
 use crate::guard::{Status, error, last_error};
 use crate::host::{Outbound, Request, Told};
 use crate::manual::Manual;
-use crate::names::{unpack_attempt, unpack_task};
+use crate::memory::Rows;
 use crate::settings::{self, Settings};
 use crate::table::Table;
 use crate::uplink::{LinkRecord, Uplink};
-use crate::{frame, intake, names, recording, scan};
+use crate::{frame, items, recording, scan};
 use limpet_core::Instant;
-use limpet_core::message::Exit;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -385,6 +384,17 @@ export! {
         });
         copy_out(text.to_string().as_bytes(), text_out, size, length_out, false)
     }
+
+    /// Memory of every attempt that runs a process, as JSON; see `memory.rs`. Renewed about once a
+    /// second while it is asked for at least every 5 s.
+    fn limpet_memory(core: handle, text_out: *mut u8, size: usize, length_out: *mut usize) {
+        let rows = match &core.running {
+            Running::Threads { driver, .. } => driver.memory(),
+            Running::ByHand(_) => Rows::default(),
+        };
+        let text = serde_json::json!(rows).to_string();
+        copy_out(text.as_bytes(), text_out, size, length_out, false)
+    }
 }
 
 fn open(bytes: &[u8]) -> Result<Core, String> {
@@ -442,92 +452,13 @@ fn submit(core: &Core, item: &LimpetItem, blob: &[u8]) -> Status {
     let Some(text) = blob.get(start..end) else {
         return error(Status::Invalid, "cannot read an item: its text is outside the blob");
     };
-    match request(core, item, text) {
+    match items::request(&core.table(), item, text) {
         Ok(request) => core.request(request),
         Err(status) => status,
     }
 }
 
-fn request(core: &Core, item: &LimpetItem, text: &[u8]) -> Result<Request, Status> {
-    let table = &*core.table();
-    let refused = |refusal: crate::launch::Refusal| {
-        error(Status::Refused, coded(refusal.code, &refusal.detail))
-    };
-    Ok(match item.op {
-        LIMPET_SUBMIT => {
-            let waived = item.flags & 1 != 0;
-            let submission = intake::submission(table, item.token, &item.digest, waived, text);
-            Request::Submit(Box::new(submission.map_err(refused)?))
-        }
-        LIMPET_CANCEL => {
-            let asked: CancelText = parsed(text)?;
-            Request::Cancel {
-                token: item.token,
-                key: names::key(&asked.source, &asked.id),
-                source: names::source(&asked.by),
-                any: item.flags & 1 != 0,
-                expires_ms: item.value,
-            }
-        }
-        LIMPET_EXTEND => {
-            let asked: ExtendText = parsed(text)?;
-            let bytes = asked.next.map_or_else(String::new, |next| next.get().to_owned());
-            let earlier: Vec<_> =
-                asked.extensions.iter().map(|raw| raw.get().as_bytes().to_vec()).collect();
-            let headers = if bytes.is_empty() {
-                Vec::new()
-            } else {
-                let plan = asked.plan.get().as_bytes();
-                intake::extension(table, plan, &earlier, bytes.as_bytes()).map_err(refused)?
-            };
-            let task = unpack_task(item.target);
-            Request::Extend { token: item.token, task, headers, bytes: bytes.into_bytes() }
-        }
-        LIMPET_DELIVERED => Request::Delivered(unpack_task(item.target)),
-        LIMPET_HOST_DONE => {
-            let attempt = unpack_attempt(item.target);
-            let code = i32::try_from(item.value).unwrap_or(i32::MAX);
-            let detail = String::from_utf8_lossy(text).into_owned();
-            let detail = (!detail.is_empty()).then_some(detail);
-            Request::HostDone { attempt, exit: Exit::Code(code), detail }
-        }
-        LIMPET_LIST => Request::List,
-        LIMPET_RECORD => Request::Record,
-        LIMPET_DRAIN => Request::Drain { patience_ms: item.value },
-        other => {
-            return Err(error(
-                Status::Invalid,
-                format!("cannot read an item: no operation {other}"),
-            ));
-        }
-    })
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CancelText {
-    id: String,
-    source: String,
-    by: String,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExtendText<'a> {
-    #[serde(borrow)]
-    plan: &'a serde_json::value::RawValue,
-    #[serde(borrow)]
-    extensions: Vec<&'a serde_json::value::RawValue>,
-    #[serde(borrow)]
-    next: Option<&'a serde_json::value::RawValue>,
-}
-
-fn parsed<'a, T: serde::Deserialize<'a>>(text: &'a [u8]) -> Result<T, Status> {
-    serde_json::from_slice(text)
-        .map_err(|cause| error(Status::Invalid, format!("cannot read an item: {cause}")))
-}
-
-fn coded(code: &str, detail: &str) -> String {
+pub(crate) fn coded(code: &str, detail: &str) -> String {
     serde_json::json!({"code": code, "detail": detail}).to_string()
 }
 

@@ -6,7 +6,7 @@
 //! | --- | --- |
 //! | from a task to something that may start | [`plan`], [`expand`], [`authorise`], [`prepare`] |
 //! | policy | [`table`] |
-//! | processes | [`launch`], [`spawn`], [`containment`], [`output`] |
+//! | processes | [`launch`], [`spawn`], [`containment`], [`output`], [`memory`] |
 //! | the disk | [`store`], [`history`], [`spool`], [`scan`] |
 //! | threads | [`threads`], [`driver`] |
 //! | the host | [`host`], [`intake`], [`verdict`], [`ffi`], [`guard`] |
@@ -25,8 +25,10 @@ pub mod guard;
 pub mod history;
 pub mod host;
 pub mod intake;
+mod items;
 pub mod launch;
 pub mod manual;
+pub mod memory;
 pub mod names;
 pub mod output;
 pub mod parameter;
@@ -34,6 +36,7 @@ pub mod plan;
 pub mod prepare;
 pub mod quota;
 pub mod recording;
+pub mod rusage;
 pub mod scan;
 pub mod settings;
 pub mod spawn;

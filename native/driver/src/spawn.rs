@@ -49,8 +49,8 @@ const TAKEN: &str = "descriptor_taken";
 const STDIN_BYTES: usize = 64 * 1024;
 /// Largest secret.
 const SECRET_BYTES: u64 = 4096;
-/// Steps go before the services of the device when memory runs out.
-const OOM_SCORE: i32 = 500;
+/// When memory runs out, steps go before everything else: the highest there is.
+const OOM_SCORE: i32 = 1000;
 
 /// Which attempt a process is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +160,8 @@ fn start(
         report: pipes.report.1,
         occupant: (occupant.dev(), occupant.ino()),
         account,
-        oom_score: oom_score().to_string(),
+        oom_score: OOM_SCORE.to_string(),
+        data_bytes: containment.backstop_bytes(limits),
         parent: getpid(),
     };
     let mut command = Command::new(&launch.argv[0]);
@@ -291,12 +292,6 @@ fn open_groups(cell: &Cell) -> io::Result<Vec<OwnedFd>> {
         Ok(file.into())
     };
     cell.groups().iter().map(open).collect()
-}
-
-/// [`OOM_SCORE`], or the agent's own where that is higher: lowering it takes a privilege.
-fn oom_score() -> i32 {
-    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap_or_default();
-    own.trim().parse().map_or(OOM_SCORE, |own: i32| own.max(OOM_SCORE))
 }
 
 /// Tells what the child could not do; std reports any failure as one number.

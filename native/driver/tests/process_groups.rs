@@ -182,7 +182,7 @@ fn files_in_memory_are_counted() {
         let write = format!(
             "f = open({path:?}, 'wb', buffering=0)\n\
              for _ in range({}): f.write(bytes(1 << 20))",
-            10 * LIMIT >> 20
+            (10 * LIMIT) >> 20
         );
         let mut child = scene.start(&containment, 1, &write, everything());
         let meter = child.cell.take_meter().expect("a meter");

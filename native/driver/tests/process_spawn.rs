@@ -168,7 +168,7 @@ fn a_program_leads_its_session() {
     let ended = end(&containment, child);
     let cwd = cwd.canonicalize().expect("it was made");
     let expected =
-        format!("0022\n500\nNoNewPrivs:\t1\n{pid} {pid} {pid}\n{}", cwd.to_str().expect("text"));
+        format!("0022\n1000\nNoNewPrivs:\t1\n{pid} {pid} {pid}\n{}", cwd.to_str().expect("text"));
     assert_eq!(ended.stdout, expected);
     assert_eq!((ended.report.as_str(), ended.stderr.as_str()), ("said", "wrong"));
     assert_eq!((ended.status.exit_status(), ended.swept.killed), (Some(5), 0));

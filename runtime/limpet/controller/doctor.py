@@ -88,8 +88,12 @@ def memory(tier: str, obstacle: str | None) -> Finding:
     if tier.startswith("cgroup"):
         return Finding("ok", "memory", tier)
     advice = obstacle or (
-        "nothing keeps a step within its memory limit: run as root or with Delegate=yes; on a "
-        "Raspberry Pi add cgroup_enable=memory to /boot/firmware/cmdline.txt and restart"
+        "for the kernel to keep it run as root or with Delegate=yes; on a Raspberry Pi add "
+        "cgroup_enable=memory to /boot/firmware/cmdline.txt and restart"
+    )
+    advice = (
+        "a step is ended soon after it passes its memory limit, and its files on a tmpfs are not "
+        f"counted; {advice}"
     )
     return Finding("warn", "memory", tier, advice)
 

@@ -25,6 +25,8 @@ BATCH_MAX = 64
 BLOB_BYTES = 256 * 1024
 ERROR_BYTES = 2048
 STATS_BYTES = 16 * 1024
+# At most 1024 rows.
+MEMORY_BYTES = 512 * 1024
 
 
 class Core:
@@ -114,11 +116,26 @@ class Core:
 
     def stats(self) -> dict[str, Any]:
         """Return counters and what opening found."""
-        text_out = ffi.new("uint8_t[]", STATS_BYTES)
+        return self._text(lib.limpet_stats, STATS_BYTES)
+
+    def memory(self) -> dict[str, Any]:
+        """Return the memory of every attempt that runs a process: `{"age_ms", "attempts"}`.
+
+        `age_ms` is None before the first rows, which come a moment after the first call; they are
+        renewed about once a second while this is called at least every 5 s. A row has `attempt`
+        and, of its task, `task` (sequence number) and `directory` (`source.id`, `+` for each `.`
+        of the source), `step`, `number`, `processes`, and in bytes `bytes`, `peak_bytes`,
+        `limit_bytes` (None without one).
+        """
+        return self._text(lib.limpet_memory, MEMORY_BYTES)
+
+    def _text(self, function: Any, size: int) -> dict[str, Any]:
+        """Return the document that `function` of the core writes, of at most `size` bytes."""
+        text_out = ffi.new("uint8_t[]", size)
         length_out = ffi.new("size_t *")
-        _done(lib.limpet_stats(self._handle, text_out, STATS_BYTES, length_out))
-        stats: dict[str, Any] = orjson.loads(bytes(ffi.buffer(text_out, length_out[0])))
-        return stats
+        _done(function(self._handle, text_out, size, length_out))
+        told: dict[str, Any] = orjson.loads(bytes(ffi.buffer(text_out, length_out[0])))
+        return told
 
     def _open(self, settings: Any, length: int, handle_out: Any) -> int:
         """Return the status of opening; tests open a core whose clock they move."""

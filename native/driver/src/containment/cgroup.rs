@@ -54,8 +54,7 @@ impl Hierarchy {
     /// The hierarchy of version 2 (with or without controllers), when its tree is writable.
     pub fn second_version(instance: &str) -> Option<Hierarchy> {
         let own = own_directory(&read_table("/proc/self/mountinfo")?, &membership()?, "")?;
-        // Started by one of us, or by itself again: the group is the one that was left then.
-        let place = if own.ends_with(LEAF) { own.parent()? } else { &own };
+        let place = place(&own)?;
         let base = writable_base(place, instance)?;
         // In a threaded subtree a group takes no processes.
         let kind = fs::read_to_string(base.join("cgroup.type")).unwrap_or_default();
@@ -137,8 +136,8 @@ pub(super) fn make(group: &Path) -> io::Result<()> {
 
 /// Where this instance may make groups of version 1 with `controller`.
 pub(super) fn base_of_first_version(instance: &str, controller: &str) -> Option<PathBuf> {
-    let mounts = read_table("/proc/self/mountinfo")?;
-    writable_base(&own_directory(&mounts, &membership()?, controller)?, instance)
+    let own = own_group(controller)?;
+    writable_base(place(&own)?, instance)
 }
 
 /// Our own group in the hierarchy of version 1 with `controller`; empty stands for version 2.
@@ -218,6 +217,12 @@ fn writable_base(own: &Path, instance: &str) -> Option<PathBuf> {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => None,
         _ => Some(base),
     }
+}
+
+/// Where steps get their groups, given our own: in it, or beside it when it is one that was made for
+/// the agent alone, by an earlier run or by whoever wants the agent capped and not its steps.
+fn place(own: &Path) -> Option<&Path> {
+    if own.ends_with(LEAF) { own.parent() } else { Some(own) }
 }
 
 /// Leaves `place`, a group of version 2, to the groups below it. Nobody but ourselves is moved.

@@ -8,7 +8,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::caps;
 use super::cgroup::{self, Hierarchy};
+use crate::budget::Caps;
 
 /// Period of the scheduler over which processor time is counted, in microseconds: its default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -64,19 +66,19 @@ impl Controllers {
         Controllers { memory: either("memory"), pids: either("pids"), cpu: either("cpu") }
     }
 
-    /// `cgroup_v2`, `cgroup_v1` or `none`, as results and `doctor` report it.
+    /// `cgroup_v2`, `cgroup_v1` or `sampled`, as results and `doctor` report it.
     pub fn memory_tier(&self) -> &'static str {
         match self.memory.as_ref().map(|controller| controller.version) {
             Some(Version::Second) => "cgroup_v2",
             Some(Version::First) => "cgroup_v1",
-            None => "none",
+            None => "sampled",
         }
     }
 
-    /// Those of `limits` that nothing here keeps, by their names in a task.
+    /// Those of `limits` that nothing keeps, by their names in a task. Memory is kept everywhere:
+    /// by looking at it where no controller is lent.
     pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
         let set = [
-            ("memory", limits.memory_bytes.is_some() && self.memory.is_none()),
             ("pids", limits.pids.is_some() && self.pids.is_none()),
             ("cpu", limits.cpu_milli.is_some() && self.cpu.is_none()),
         ];
@@ -107,18 +109,19 @@ impl Controllers {
         Meter::open(&group, controller.version).map(Some)
     }
 
+    /// How much memory the kernel lets the agent and its steps have.
+    pub fn caps(&self) -> Caps {
+        let steps = self.memory.as_ref().map(|controller| controller.base.as_path());
+        caps::read(self.agent_memory().as_deref(), steps)
+    }
+
     /// The group that counts the agent's own memory.
-    pub fn agent_memory(&self) -> Option<PathBuf> {
+    fn agent_memory(&self) -> Option<PathBuf> {
         ["", "memory"].into_iter().filter_map(cgroup::own_group).find(|group| {
             let counts = |file| group.join(file).exists();
             // The root of version 2 has no file of its own, and no cap.
             counts("memory.max") || counts("memory.limit_in_bytes")
         })
-    }
-
-    /// The group in which each step gets one that counts its memory.
-    pub fn steps_memory(&self) -> Option<&Path> {
-        self.memory.as_ref().map(|controller| controller.base.as_path())
     }
 
     /// Every group of this instance.

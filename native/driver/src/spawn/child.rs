@@ -13,7 +13,8 @@ use std::process::Command;
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 use rustix::io::{Errno, FdFlags, dup2, fcntl_setfd, write};
 use rustix::process::{
-    Pid, Signal, fchdir, getppid, set_parent_process_death_signal, setsid, umask,
+    Pid, Resource, Rlimit, Signal, fchdir, getppid, getrlimit, set_parent_process_death_signal,
+    setrlimit, setsid, umask,
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -54,6 +55,8 @@ pub(super) struct Plan {
     pub account: Option<Account>,
     /// Text for `/proc/self/oom_score_adj`.
     pub oom_score: String,
+    /// Most private writable memory of each process, in bytes.
+    pub data_bytes: Option<u64>,
     pub parent: Pid,
 }
 
@@ -146,6 +149,7 @@ impl Plan {
             write(group, b"0").map_err(at(Stage::Containment))?;
         }
         self.raise_oom_score();
+        self.bound_data();
         self.place_descriptors().map_err(at(Stage::Descriptors))?;
         if let Some(account) = &self.account {
             become_account(account).map_err(at(Stage::User))?;
@@ -167,6 +171,17 @@ impl Plan {
         let flags = OFlags::WRONLY | OFlags::CLOEXEC;
         if let Ok(file) = openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty()) {
             let _ = write(file, self.oom_score.as_bytes());
+        }
+    }
+
+    /// Best effort like the score: a backstop for when the limit itself cannot be kept. Never above
+    /// what the agent itself may have.
+    fn bound_data(&self) {
+        if let Some(bytes) = self.data_bytes {
+            let Rlimit { maximum, .. } = getrlimit(Resource::Data);
+            let bytes = maximum.map_or(bytes, |most| most.min(bytes));
+            let _ =
+                setrlimit(Resource::Data, Rlimit { current: Some(bytes), maximum: Some(bytes) });
         }
     }
 

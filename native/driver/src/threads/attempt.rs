@@ -2,9 +2,11 @@
 
 use crate::containment::{Limits, Meter, Tiers, Usage};
 use crate::launch::Work;
+use crate::memory::Watch;
 use crate::output::{HeadTail, Parts, ReportLines, ReportSummary};
 use crate::prepare::Spec;
 use crate::quota::Quota;
+use crate::rusage;
 use crate::threads::spawner::Running;
 use limpet_core::message::{AttemptRef, Exit, Outcome, Signal};
 use limpet_core::record::Record;
@@ -12,6 +14,7 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 use serde_json::{Value, json};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Read from a pipe at one turn: a chatty child costs each turn this much and no more.
 const READ_BYTES: usize = 64 * 1024;
@@ -19,6 +22,8 @@ const READ_BYTES: usize = 64 * 1024;
 const HEAD_BYTES: usize = 2 * 1024;
 /// ... and its end.
 const TAIL_BYTES: usize = 1024;
+/// The number of SIGKILL, which is the same everywhere.
+const KILL_NUMBER: i32 = 9;
 /// No end of a step takes more of the journal; see `Limits::ended_bytes`.
 pub const ENDED_BYTES_MAX: usize = 8 * 1024 - 64;
 
@@ -58,6 +63,8 @@ pub struct Live {
     pub tiers: Tiers,
     meter: Option<Meter>,
     usage: Usage,
+    watch: Arc<Watch>,
+    backstop_bytes: Option<u64>,
     not_enforced: Vec<&'static str>,
 }
 
@@ -87,6 +94,8 @@ impl Live {
             tiers: Tiers::default(),
             meter: None,
             usage: Usage::default(),
+            watch: Arc::default(),
+            backstop_bytes: None,
             not_enforced: Vec::new(),
         }
     }
@@ -141,7 +150,8 @@ impl Live {
         (self.pid, self.pidfd) = (Some(running.pid), Some(running.pidfd));
         self.pipes = [Some(stdout), Some(stderr), Some(report)];
         self.report = Some(ReportLines::new());
-        (self.meter, self.not_enforced) = (running.meter, running.not_enforced);
+        (self.meter, self.watch) = (running.meter, running.watch);
+        (self.backstop_bytes, self.not_enforced) = (running.backstop_bytes, running.not_enforced);
     }
 
     /// Signals the leader and its process group, at once and without waiting for anybody. The
@@ -202,14 +212,17 @@ impl Live {
             return false;
         }
         self.cpu_ms = cpu_ms(pid);
-        self.usage = self.meter.take().map(|meter| meter.read()).unwrap_or_default();
-        let exit = if self.usage.kills > 0 {
-            self.reason = Some(("memory_exceeded".to_owned(), self.exceeded()));
-            Exit::OutOfMemory
-        } else if status.exited() {
+        let ended = if status.exited() {
             Exit::Code(status.exit_status().unwrap_or(-1))
         } else {
             Exit::Signal(status.terminating_signal().unwrap_or(0))
+        };
+        let exit = match self.exceeded(pid, ended) {
+            Some(detail) => {
+                self.reason = Some(("memory_exceeded".to_owned(), detail));
+                Exit::OutOfMemory
+            }
+            None => ended,
         };
         (self.exit, self.ended_ms) = (Some(exit), wall_ms);
         self.pidfd = None;
@@ -222,10 +235,64 @@ impl Live {
         true
     }
 
-    fn exceeded(&self) -> String {
-        let (bytes, kills) = (self.limits().memory_bytes.unwrap_or(0), self.usage.kills);
+    /// What it did, if it took more memory than it may: the kernel has killed it for that, or the
+    /// sampler has, or it has failed at its backstop.
+    ///
+    /// That a program failed because an allocation was refused is never told. It is taken for
+    /// granted where it failed after one of its processes had nearly as much as its backstop, in
+    /// reserve (seen by the sampler) or resident (its own, or that of one it has waited for). It is
+    /// not known of one that asked for more than all of it at once, nor of one that nobody has
+    /// waited for while the sampler was held up; those end as `failed` or `killed`.
+    fn exceeded(&mut self, pid: Pid, ended: Exit) -> Option<String> {
+        self.usage = match self.meter.take() {
+            Some(meter) => meter.read(),
+            None => Usage { peak_bytes: self.watch.peak_bytes(), kills: 0 },
+        };
+        let limit = self.limits().memory_bytes?;
+        let cannot = format!("cannot stay within {limit} bytes");
+        if self.usage.kills > 0 {
+            return Some(format!("{cannot}: the kernel killed {}", self.killed(pid, ended)));
+        }
+        if let Some(excess) = self.watch.excess() {
+            let (one, all) = (&excess.largest, excess.bytes);
+            return Some(format!(
+                "{cannot}: {} (pid {}) had {} of the {all} bytes of its processes (killed)",
+                one.name, one.pid, one.bytes
+            ));
+        }
+        let backstop = self.backstop_bytes.filter(|_| ended != Exit::Code(0))?;
+        if let Some(one) = self.watch.starved() {
+            return Some(format!(
+                "{cannot}: {} (pid {}) had reserved {} of at most {backstop} bytes \
+                 (it failed then)",
+                one.name, one.pid, one.data
+            ));
+        }
+        let most = rusage::most_resident_bytes(pid).filter(|&most| most >= backstop / 8 * 7)?;
+        self.usage.peak_bytes = self.usage.peak_bytes.max(Some(most));
+        Some(format!(
+            "{cannot}: one of its processes had {most} of at most {backstop} bytes (it failed then)"
+        ))
+    }
+
+    /// Whom the kernel has killed, as far as it is known.
+    fn killed(&self, pid: Pid, ended: Exit) -> String {
+        let kills = self.usage.kills;
+        if kills == 1 && ended == Exit::Signal(KILL_NUMBER) {
+            let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero()));
+            return format!(
+                "{} (pid {})",
+                name.unwrap_or_default().trim_end(),
+                pid.as_raw_nonzero()
+            );
+        }
         let killed = if kills == 1 { "a process".to_owned() } else { format!("{kills} processes") };
-        format!("cannot stay within {bytes} bytes: the kernel killed {killed} of it")
+        match self.watch.largest() {
+            Some(one) => {
+                format!("{killed} of it; its largest was {} (pid {})", one.name, one.pid)
+            }
+            None => format!("{killed} of it"),
+        }
     }
 
     /// Lets the dead leader go. Only after its descendants are gone.

@@ -2,12 +2,13 @@
 //! through the rings of `limpet-rings`.
 //!
 //! `timer` owns the machine and never waits for the others; `journal` owns the store and waits for
-//! the disk; `spawner` creates and removes processes and waits for `exec`. The uplink's thread is
-//! in [`crate::uplink`].
+//! the disk; `spawner` creates and removes processes and waits for `exec`; `sampler` looks at
+//! their memory and waits for /proc. The uplink's thread is in [`crate::uplink`].
 
 pub mod attempt;
 pub mod journal;
 mod pretence;
+pub mod sampler;
 pub mod spawner;
 mod telling;
 pub mod timer;

@@ -4,8 +4,9 @@
 //! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
 //! waiting: those are the timer's, which signals leaders and groups by itself.
 
-use crate::containment::{Cell, Containment, Limits, Meter};
+use crate::containment::{Cell, Containment, Limits, Meter, Scope};
 use crate::launch::Launch;
+use crate::memory::{Board, Subject, Watch};
 use crate::quota::{Quota, Rounds};
 use crate::spawn::{AttemptName, SpawnError, spawn};
 use crate::spool;
@@ -72,13 +73,18 @@ pub struct Running {
     pub pipes: [OwnedFd; 3],
     /// Tells the memory it takes, where anything does.
     pub meter: Option<Meter>,
+    /// What the sampler finds out about it.
+    pub watch: Arc<Watch>,
+    /// Bytes of private writable memory that the kernel lets each process have, where the sampler
+    /// keeps the limit.
+    pub backstop_bytes: Option<u64>,
     /// Limits that nothing keeps here.
     pub not_enforced: Vec<&'static str>,
 }
 
 /// Works until `Close` or until nobody can send any more.
-pub fn run(containment: &Arc<Containment>, timer: &Inbox, orders: &Receiver<Order>) {
-    let mut spawner = Spawner { containment, timer, held: HashMap::new() };
+pub fn run(containment: &Arc<Containment>, timer: &Inbox, board: &Board, orders: &Receiver<Order>) {
+    let mut spawner = Spawner { containment, timer, board, held: HashMap::new() };
     let mut rounds = Rounds::new(Instant::now());
     loop {
         let order = if spawner.held.values().any(|held| held.quota.is_some()) {
@@ -99,6 +105,7 @@ pub fn run(containment: &Arc<Containment>, timer: &Inbox, orders: &Receiver<Orde
     for held in spawner.held.values() {
         containment.sweep(&held.cell);
     }
+    board.close();
 }
 
 /// What is kept of a process that runs.
@@ -111,6 +118,7 @@ struct Held {
 struct Spawner<'a> {
     containment: &'a Containment,
     timer: &'a Inbox,
+    board: &'a Board,
     held: HashMap<AttemptRef, Held>,
 }
 
@@ -127,6 +135,7 @@ impl Spawner<'_> {
                 }
             }
             Order::Sweep(attempt) => {
+                self.board.forget(attempt);
                 let held = self.held.get(&attempt);
                 let swept = held.map(|held| self.containment.sweep(&held.cell));
                 self.containment.reap_strays();
@@ -134,7 +143,10 @@ impl Spawner<'_> {
                     swept.map_or((0, 0), |swept| (swept.killed, swept.remaining));
                 self.timer.send(Message::Swept { attempt, killed, remaining });
             }
-            Order::Forget(attempt) => drop(self.held.remove(&attempt)),
+            Order::Forget(attempt) => {
+                self.board.forget(attempt);
+                self.held.remove(&attempt);
+            }
             Order::Retire { directory, keep } => spool::retire(&directory, keep),
             Order::ReapStrays => drop(self.containment.reap_strays()),
             Order::Stall(duration) => std::thread::sleep(duration),
@@ -158,9 +170,25 @@ impl Spawner<'_> {
         let mut child = spawn(self.containment, name, launch, limits)?;
         let meter = child.cell.take_meter();
         let not_enforced = self.containment.not_enforced(limits);
+        let directory = launch.directory.file_name().unwrap_or_default();
+        let watch = Arc::new(Watch::default());
+        let backstop_bytes = self.containment.backstop_bytes(limits);
+        self.board.watch(Subject {
+            attempt,
+            task: name.task,
+            step: name.step,
+            number: name.attempt,
+            directory: directory.to_string_lossy().into_owned(),
+            scope: Scope::of(&child.cell),
+            limit_bytes: limits.memory_bytes,
+            sampled: self.containment.samples_memory(),
+            backstop_bytes,
+            watch: Arc::clone(&watch),
+        });
         self.held.insert(attempt, Held { cell: child.cell, quota });
+        let (pid, pidfd) = (child.pid, child.pidfd);
         let pipes = [child.stdout, child.stderr, child.report];
-        Ok(Running { pid: child.pid, pidfd: child.pidfd, pipes, meter, not_enforced })
+        Ok(Running { pid, pidfd, pipes, meter, watch, backstop_bytes, not_enforced })
     }
 
     /// Ends whoever has filled its task's directory.

@@ -1,5 +1,6 @@
 //! The whole driver with real processes and a real disk, without a host language or a broker.
 
+mod memory;
 mod rig;
 
 use rig::{Rig, finally, step};
@@ -123,30 +124,6 @@ fn a_chatty_stderr_and_a_held_pipe_block_nothing() {
     assert_eq!(told["steps"][0]["stderr"]["bytes"], 3_000_000);
     assert_eq!(told["steps"][0]["stdout"]["head"], "done\n");
     assert!(told["steps"][0]["stragglers"].as_u64() >= Some(1), "{told:#}");
-}
-
-#[test]
-fn a_step_that_passes_its_memory_is_told_so_where_it_is_kept() {
-    let mut rig = Rig::new();
-    let hog = "x = bytearray(b'x') * (400 << 20)";
-    let mut step = step("hog", json!({"argv": ["/usr/bin/python3", "-c", hog]}));
-    step["limits"] = json!({"memory_bytes": 64 << 20});
-    rig.submit("hog", json!([step]));
-    let told = rig.result("hog")["steps"][0].clone();
-    assert_eq!(told["limit_bytes"], 64 << 20, "{told:#}");
-    if told["memory"] == "none" {
-        assert_eq!(
-            (&told["outcome"], &told["not_enforced"]),
-            (&json!("succeeded"), &json!(["memory"]))
-        );
-    } else {
-        assert_eq!(told["outcome"], "out_of_memory", "{told:#}");
-        assert_eq!(
-            (&told["reason"], &told["not_enforced"]),
-            (&json!("memory_exceeded"), &json!([]))
-        );
-        assert!(told["peak_bytes"].is_null() || told["peak_bytes"].as_u64() <= Some(64 << 20));
-    }
 }
 
 /// A step that takes what is left of the pool waits for it, and what takes less than is left does

@@ -3,6 +3,7 @@
 use limpet_driver::driver::Driver;
 use limpet_driver::host::{Request, Told};
 use limpet_driver::launch::Refusal;
+use limpet_driver::memory::Rows;
 use limpet_driver::settings::Settings;
 use limpet_driver::{intake, names};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -63,6 +64,11 @@ fn wall_ms() -> u64 {
 impl Rig {
     pub fn new() -> Rig {
         Rig::with(json!({}))
+    }
+
+    /// Without control groups, wherever the tests run.
+    pub fn without_groups() -> Rig {
+        Rig::with(json!({"containment": "marker"}))
     }
 
     /// A driver with `more` settings.
@@ -206,6 +212,18 @@ impl Rig {
 
     pub fn stall(&self, time: Duration) {
         self.driver().stall_others(time);
+    }
+
+    pub fn stall_sampler(&self, time: Duration) {
+        self.driver().stall_sampler(time);
+    }
+
+    /// Memory of what runs, once it was looked at.
+    pub fn memory(&mut self) -> Rows {
+        self.until(|rig| {
+            let rows = rig.driver().memory();
+            rows.age_ms.is_some().then_some(rows)
+        })
     }
 
     fn answer(&mut self, token: u64) -> (u32, Value) {
