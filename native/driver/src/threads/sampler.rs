@@ -118,8 +118,8 @@ impl Sampler<'_> {
     }
 
     fn adopt(&mut self, subjects: Vec<Arc<Subject>>, now: Instant) {
-        let living: Vec<AttemptRef> = subjects.iter().map(|subject| subject.attempt).collect();
-        self.looked.retain(|attempt, _| living.contains(attempt));
+        let lives = |one: &Looked| subjects.iter().any(|other| Arc::ptr_eq(other, &one.subject));
+        self.looked.retain(|_, one| lives(one));
         for subject in subjects {
             self.looked.entry(subject.attempt).or_insert_with(|| Looked::new(subject, now));
         }
