@@ -32,7 +32,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak valgrind loom mutants mutants-core
+.PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped valgrind loom mutants mutants-core
 .PHONY: build lock header clean prerequisites
 
 help: ## List these targets
@@ -75,6 +75,9 @@ stalls: $(BUILT) ## Hold up each thread of the agent, and measure how late deadl
 
 soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py
+
+capped: $(BUILT) ## Press an agent that shares 32 MiB with its steps; needs root; TASKS=N HOGS=N
+	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/hostile:tests/sim $(BIN)/python tests/e2e/capped.py
 
 valgrind: $(BUILT) ## Watch a C program with every function of the ABI, and the driver's tests
 	PYTHONPATH=tests:tests/e2e $(BIN)/python tests/abi/valgrind.py

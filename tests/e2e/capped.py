@@ -1,6 +1,6 @@
 """The shared cap: agent and steps in one control group that they may not write to, under load.
 
-`python tests/e2e/capped.py` writes `tests/results/capped.json`. `TASKS`, `MESSAGES` and `HOGS` are
+`make capped` writes `tests/results/capped.json`. `TASKS`, `MESSAGES` and `HOGS` are
 how many of each; hogs are steps that take ten times their memory, one way or another. Needs root,
 and control groups of version 1 with the memory controller. See `cage.py` for what is shared.
 """
@@ -20,16 +20,13 @@ from typing import Any
 from brokers import Broker
 from cage import Cage
 from fleet import CONFIG, DEVICE, Controller, Device, step, task, until
+from liar import Front, Talk
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 from soak import nonsense
 
 import results
 from limpet.codec import frame
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hostile"))
-
-from liar import Front, Talk
 
 MIB = 1 << 20
 CAP_BYTES = 32 * MIB
@@ -57,12 +54,13 @@ step = "2MiB"
 """
 
 KEEP = "head -c 4194304 /dev/zero | tail -n 1"
+SHARE = "import mmap; m = mmap.mmap(-1, 20 << 20); m.write(bytes(20 << 20))"
 # Each takes twenty MiB where it may have two.
 HOGS = {
     # `tail` keeps a line until it ends, which this one never does.
-    "line": ["/bin/sh", "-c", "head -c 20971520 /dev/zero | tail -n 1 | wc -c"],
+    "line": ["/bin/sh", "-c", "head -c 20971520 /dev/zero | tail -n 1"],
     "word": ["/bin/sh", "-c", "x=xxxx; until [ ${#x} -gt 20000000 ]; do x=$x$x; done"],
-    "sort": ["/bin/sh", "-c", "yes | head -c 20971520 | sort -S 20M | tail -n 1"],
+    "share": [sys.executable, "-c", SHARE],
     "many": ["/bin/sh", "-c", f"for i in 1 2 3 4 5; do {KEEP} | (sleep 1; wc -c) & done; wait"],
 }
 

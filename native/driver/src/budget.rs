@@ -150,8 +150,8 @@ mod tests {
         assert_eq!(divided(free, &caps(1024, 1024, false), false), [64, 256, 704, 64]);
         assert_eq!(divided(free, &caps(1024, 1024, false), true), [64, 264, 696, 64]);
         assert_eq!(divided(free, &caps(64, 64, true), false), [32, 4, 28, 28]);
-        assert_eq!(divided(free, &caps(32, 32, true), false), [20, 2, 10, 10]);
-        assert_eq!(divided(free, &caps(32, 32, true), true), [20, 10, 2, 2]);
+        assert_eq!(divided(free, &caps(32, 32, true), false), [16, 2, 14, 14]);
+        assert_eq!(divided(free, &caps(32, 32, true), true), [16, 10, 6, 6]);
         // The agent alone is capped; its steps are in groups beside it.
         assert_eq!(divided(free, &caps(24, 1024, false), false), [24, 256, 744, 64]);
     }
@@ -164,7 +164,7 @@ mod tests {
         let wanted = Wanted { agent_bytes, pool_bytes, step_bytes };
         assert_eq!(divided(wanted, &caps(512, 512, false), false), [30, 128, 100, 8]);
         let wanted = Wanted { step_bytes: mib(64), ..Wanted::default() };
-        assert_eq!(divided(wanted, &caps(32, 32, true), false), [20, 2, 10, 10]);
+        assert_eq!(divided(wanted, &caps(32, 32, true), false), [16, 2, 14, 14]);
     }
 
     /// What does not add up is refused with the numbers.
@@ -175,8 +175,8 @@ mod tests {
         let agent = |mib: u64| Wanted { agent_bytes: Some(mib * MIB), ..none };
         for (wanted, caps, said) in [
             (none, caps(16, 16, true), "0 are left for steps"),
-            (pool(11), caps(32, 32, true), "10485760 are left for steps"),
-            (pool(0), caps(32, 32, true), "10485760 are left for steps"),
+            (pool(15), caps(32, 32, true), "14680064 are left for steps"),
+            (pool(0), caps(32, 32, true), "14680064 are left for steps"),
             (agent(25), caps(24, 64, true), "the agent itself is capped at 25165824"),
         ] {
             let refusal = Budget::divide(&wanted, &caps, false).expect_err("it does not");

@@ -25,7 +25,7 @@ use rustix::process::{
     waitid,
 };
 
-use crate::budget::{Caps, OVERSHOOT_BYTES};
+use crate::budget::{Budget, Caps, OVERSHOOT_BYTES};
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
 use census::{Identity, Process, carries, census};
 use cgroup::Hierarchy;
@@ -87,9 +87,16 @@ pub struct Containment {
     instance: String,
     hierarchy: Option<Hierarchy>,
     controllers: Controllers,
-    /// The cap of the group that the agent shares with its steps, where there is one.
-    shared_bytes: Option<u64>,
+    shared: Option<Shared>,
     leaders: Arc<Leaders>,
+}
+
+/// A capped group with the agent and its steps.
+#[derive(Debug, Clone, Copy)]
+struct Shared {
+    cap_bytes: u64,
+    /// What all steps may have of it.
+    pool_bytes: u64,
 }
 
 /// Who is a leader. Never locked during a fork, which may wait for a slow disk.
@@ -152,12 +159,11 @@ impl Containment {
         };
         let controllers = hierarchy.as_ref().map(|found| Controllers::probe(instance, found));
         let controllers = controllers.unwrap_or_default();
-        let shared = controllers.caps().steps;
         Some(Containment {
             instance: instance.to_owned(),
             hierarchy,
             controllers,
-            shared_bytes: shared.group.is_some().then_some(shared.bytes),
+            shared: None,
             leaders: Arc::default(),
         })
     }
@@ -191,6 +197,12 @@ impl Containment {
         self.controllers.caps()
     }
 
+    /// Lets backstops be no higher than `budget` has room for.
+    pub fn heed(&mut self, budget: &Budget) {
+        let (cap_bytes, pool_bytes) = (budget.cap_bytes, budget.pool_bytes);
+        self.shared = budget.cap_group.as_ref().map(|_| Shared { cap_bytes, pool_bytes });
+    }
+
     /// Those of `limits` that nothing here keeps, by their names in a task.
     pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
         self.controllers.not_enforced(limits)
@@ -208,15 +220,18 @@ impl Containment {
     /// It is counted touched or not (mappings without access are not), so it is no limit of what is
     /// used. Four times the limit is left to programs that reserve ahead in proportion, and 512 MiB
     /// to what takes the same whatever the limit: 64 threads with stacks of 8 MiB. But no more than
-    /// the cap that the agent shares with its steps; and where that is small, no more than what is
-    /// reserved for one that was noticed late, or the kernel would end somebody of its own choice.
+    /// the cap that the agent shares with its steps; and where that is small, beside the limit only
+    /// its share of what is reserved for those that are noticed late, or the kernel would end
+    /// somebody of its own choice.
     pub fn backstop_bytes(&self, limits: &Limits) -> Option<u64> {
         let limit = limits.memory_bytes.filter(|_| self.samples_memory())?;
         let usual = limit.saturating_mul(BACKSTOP_TIMES).saturating_add(BACKSTOP_BYTES);
-        Some(match self.shared_bytes {
+        Some(match self.shared {
             None => usual,
-            Some(cap) if cap <= SMALL_CAP_BYTES => limit.saturating_add(OVERSHOOT_BYTES),
-            Some(cap) => usual.min(cap),
+            Some(Shared { cap_bytes, pool_bytes }) if cap_bytes <= SMALL_CAP_BYTES => {
+                limit.saturating_add(OVERSHOOT_BYTES * limit.min(pool_bytes) / pool_bytes)
+            }
+            Some(Shared { cap_bytes, .. }) => usual.min(cap_bytes),
         })
     }
 
@@ -505,4 +520,35 @@ fn await_end(mut pidfds: Vec<OwnedFd>, deadline: Instant) {
 
 fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A backstop leaves room to reserve, as far as there is any: under a small cap all of them
+    /// together are within the pool and what is reserved beside it.
+    #[test]
+    fn backstops_are_as_high_as_there_is_room() {
+        let mut containment = Containment::marker_only("backstops");
+        let backstop = |containment: &Containment, mib: u64| {
+            let limits = Limits { memory_bytes: Some(mib * MIB), ..Limits::default() };
+            containment.backstop_bytes(&limits).map(|bytes| bytes / MIB)
+        };
+        assert_eq!(backstop(&containment, 64), Some(768));
+        for (cap_mib, pool_mib, limit_mib, expected) in
+            [(32, 6, 3, 7), (32, 6, 6, 14), (256, 100, 25, 27), (600, 500, 64, 600)]
+        {
+            containment.heed(&Budget {
+                cap_bytes: cap_mib * MIB,
+                cap_group: Some(PathBuf::from("/x")),
+                pool_bytes: pool_mib * MIB,
+                ..Budget::default()
+            });
+            assert_eq!(backstop(&containment, limit_mib), Some(expected));
+        }
+        assert_eq!(containment.backstop_bytes(&Limits::default()), None, "no limit, no backstop");
+    }
 }

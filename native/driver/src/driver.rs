@@ -86,14 +86,16 @@ impl Driver {
     pub fn open(settings: &Settings) -> Result<Driver, String> {
         let clock = Clock::new(&settings.boot_id_file, settings.clock)?;
         let instance = instance(&settings.state_directory)?;
-        let containment = Arc::new(match settings.containment {
+        let mut containment = match settings.containment {
             Containing::Auto => Containment::probe(&instance),
             Containing::Marker => Containment::marker_only(&instance),
-        });
+        };
         let tiers = containment.tiers();
         settings.require.check(&tiers)?;
         let sampled = !tiers.memory.starts_with("cgroup");
         let budget = Budget::divide(&settings.memory, &containment.caps(), sampled)?;
+        containment.heed(&budget);
+        let containment = Arc::new(containment);
         become_subreaper().map_err(|cause| failed("become a subreaper", &cause))?;
         let (journal_orders, spawner_orders, mut unstarted) =
             Unstarted::assemble(settings, clock, instance, (tiers, budget), random())?;
