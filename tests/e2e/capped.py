@@ -71,7 +71,8 @@ class Load:
     def __init__(self, port: int) -> None:
         self.outcomes: collections.Counter[str] = collections.Counter()
         self.refused: collections.Counter[str] = collections.Counter()
-        self.twice = 0
+        # The most that steps of each kind were seen to have.
+        self.peaks: dict[str, int] = {}
         # Each with the time at which it is to be sent, or sent again.
         self.open: dict[str, float] = {}
         self.over: set[str] = set()
@@ -95,7 +96,9 @@ class Load:
             kind = body["id"].rpartition("-")[0]
             (end,) = {step["outcome"] for step in body["steps"]}
             self.outcomes[f"{kind} {end}"] += 1
-            if end != ("out_of_memory" if kind in HOGS else "succeeded"):
+            peaks = [step["peak_bytes"] or 0 for step in body["steps"]]
+            self.peaks[kind] = max(self.peaks.get(kind, 0), *peaks)
+            if end != ("out_of_memory" if kind in HOGS else "succeeded") or (kind == "task" and peaks[0] > 2 << 20):
                 sys.stderr.write(f"{json.dumps(body)[:1500]}\n")
         elif body["answer"] == "refused":
             self.refused[body["code"]] += 1
@@ -229,6 +232,7 @@ def press(scene: Scene, tasks: int, messages: int, hogs: int) -> dict[str, Any]:
         "lies": lies,
         "outcomes": dict(sorted(load.outcomes.items())),
         "refused": dict(sorted(load.refused.items())),
+        "peak bytes": dict(sorted(load.peaks.items())),
         "seconds": round(time.monotonic() - began),
         "samples": samples,
     }

@@ -8,11 +8,13 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::time::{Duration, Instant};
 
+use rustix::fd::AsFd;
 use rustix::process::{RawPid, Signal, getpid};
 
 use super::census::{self, Identity, Process, carries, census};
 use super::footprint::{self, Sizes, Status};
 use super::{Cell, Containment, Target, cgroup};
+use crate::syscalls::release_memory;
 
 /// Pids given away since the last look up to which each is looked at; more, and all of /proc is.
 const BORN_MAX: RawPid = 256;
@@ -250,7 +252,9 @@ impl Members {
         for first in order {
             let of = |member: &&Member| member.identity.pid == first.pid;
             let member = self.known.iter().find(of);
-            let _ = member.and_then(|member| member.identity.signal(Signal::KILL));
+            if let Some(pidfd) = member.and_then(|member| member.identity.signal(Signal::KILL)) {
+                release_memory(pidfd.as_fd());
+            }
         }
         for member in containment.members(&self.scope.0) {
             let _ = member.signal(Signal::KILL);

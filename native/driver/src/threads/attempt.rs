@@ -6,7 +6,7 @@ use crate::memory::Watch;
 use crate::output::{HeadTail, Parts, ReportLines, ReportSummary};
 use crate::prepare::Spec;
 use crate::quota::Quota;
-use crate::rusage;
+use crate::syscalls;
 use crate::threads::spawner::Running;
 use limpet_core::message::{AttemptRef, Exit, Outcome, Signal};
 use limpet_core::record::Record;
@@ -240,9 +240,10 @@ impl Live {
     ///
     /// That a program failed because an allocation was refused is never told. It is taken for
     /// granted where it failed after one of its processes had nearly as much as its backstop, in
-    /// reserve (seen by the sampler) or resident (its own, or that of one it has waited for). It is
-    /// not known of one that asked for more than all of it at once, nor of one that nobody has
-    /// waited for while the sampler was held up; those end as `failed` or `killed`.
+    /// reserve (seen by the sampler) or resident (its own, or that of one it has waited for, where
+    /// that is more than the agent had), or after it has said so. It is not known of one that says
+    /// nothing and asked for more than all of it at once, nor of one that nobody has waited for
+    /// while the sampler was held up; those end as `failed` or `killed`.
     fn exceeded(&mut self, pid: Pid, ended: Exit) -> Option<String> {
         self.usage = match self.meter.take() {
             Some(meter) => meter.read(),
@@ -268,11 +269,16 @@ impl Live {
                 one.name, one.pid, one.data
             ));
         }
-        let most = rusage::most_resident_bytes(pid).filter(|&most| most >= backstop / 8 * 7)?;
-        self.usage.peak_bytes = self.usage.peak_bytes.max(Some(most));
-        Some(format!(
-            "{cannot}: one of its processes had {most} of at most {backstop} bytes (it failed then)"
-        ))
+        let most = syscalls::most_resident_bytes(pid).filter(|&most| most >= backstop / 8 * 7);
+        if let Some(most) = most {
+            self.usage.peak_bytes = self.usage.peak_bytes.max(Some(most));
+            return Some(format!(
+                "{cannot}: one of its processes had {most} of at most {backstop} bytes \
+                 (it failed then)"
+            ));
+        }
+        let words = complaint(&self.outputs[1].to_parts())?;
+        Some(format!("{cannot}: it failed, and had said \"{words}\""))
     }
 
     /// Whom the kernel has killed, as far as it is known.
@@ -403,6 +409,27 @@ impl Log {
         self.waiting[stream].extend_from_slice(&bytes[..count]);
         self.left -= count as u64;
     }
+}
+
+/// What programs say whose allocation was refused: libc's ENOMEM, the coreutils, shells, Python,
+/// C++, Rust.
+const COMPLAINTS: [&str; 6] = [
+    "Cannot allocate memory",
+    "memory exhausted",
+    "Out of memory",
+    "MemoryError",
+    "std::bad_alloc",
+    "memory allocation of",
+];
+
+/// The complaint that stands in what was kept of an output.
+fn complaint(said: &Parts) -> Option<&'static str> {
+    let says = |words: &&str| {
+        [&said.head, &said.tail]
+            .iter()
+            .any(|part| part.to_ascii_lowercase().contains(&words.to_ascii_lowercase()))
+    };
+    COMPLAINTS.into_iter().find(says)
 }
 
 fn told(parts: &Parts) -> Value {

@@ -1,0 +1,92 @@
+//! System calls that rustix does not have: waitid(2) with the fifth argument that libc leaves out,
+//! and process_mrelease(2).
+
+use rustix::fd::{AsRawFd, BorrowedFd};
+use rustix::process::Pid;
+use std::ffi::c_long;
+use std::ptr;
+
+/// Number of waitid(2); none where nobody has looked it up.
+const WAITID: Option<c_long> = if cfg!(all(target_arch = "x86_64", target_pointer_width = "64")) {
+    Some(247)
+} else if cfg!(any(target_arch = "aarch64", target_arch = "riscv64")) {
+    Some(95)
+} else if cfg!(target_arch = "arm") {
+    Some(280)
+} else {
+    None
+};
+/// The same everywhere, like that of every system call since Linux 5.1 (process_mrelease(2): 5.15).
+const PROCESS_MRELEASE: c_long = 448;
+const P_PID: c_long = 1;
+/// WNOHANG, WEXITED and WNOWAIT: only look, and never wait.
+const PEEK: c_long = 1 | 4 | 0x0100_0000;
+/// `ru_maxrss`, behind two times of two words each.
+const MOST_RESIDENT: usize = 4;
+
+// SAFETY: the prototype of libc. Each call made through it is described where it is made.
+unsafe extern "C" {
+    fn syscall(number: c_long, ...) -> c_long;
+}
+
+/// Takes the memory of a process that was killed back at once, rather than when it has come to its
+/// end on a busy processor. Best effort: what has more than one process to it is left alone.
+pub fn release_memory(pidfd: BorrowedFd<'_>) {
+    let fd = c_long::from(pidfd.as_raw_fd());
+    // SAFETY: process_mrelease(pidfd, flags) takes two numbers and touches no memory of ours.
+    let _ = unsafe { syscall(PROCESS_MRELEASE, fd, c_long::from(0)) };
+}
+
+/// The most resident bytes that `child`, which is dead and not reaped, or one of those it has
+/// waited for, has had: mapped files included. `None` too if that may be what the agent had when it
+/// forked, for that counts as the child's.
+#[must_use]
+pub fn most_resident_bytes(child: Pid) -> Option<u64> {
+    // `struct rusage` of the system call: 18 words.
+    let mut usage = [0 as c_long; 18];
+    let pid = c_long::from(child.as_raw_nonzero().get());
+    let no_info: *mut u8 = ptr::null_mut();
+    // SAFETY: waitid(idtype, id, infop, options, rusage) writes at most 18 words to `usage`, which
+    // has them, and nothing through a null `infop`.
+    let done = unsafe { syscall(WAITID?, P_PID, pid, no_info, PEEK, usage.as_mut_ptr()) };
+    let kibibytes = u64::try_from(usage[MOST_RESIDENT]).ok().filter(|_| done == 0)?;
+    Some(kibibytes.saturating_mul(1024)).filter(|&bytes| bytes > own_most_resident_bytes())
+}
+
+/// The most resident bytes that this process has had: `VmHWM` of /proc/self/status (proc(5)).
+fn own_most_resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = value.and_then(|value| value.trim().trim_end_matches(" kB").parse().ok());
+    kibibytes.map_or(u64::MAX, |kibibytes: u64| kibibytes.saturating_mul(1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    /// A child that is dead is asked twice, and can still be waited for. What it had is told only
+    /// if it is more than we ever had.
+    #[test]
+    fn a_dead_child_is_asked_and_kept() {
+        let mut small = Command::new("/bin/true").spawn().expect("a child");
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::Pid(Pid::from_child(&small)),
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+        );
+        assert_eq!(most_resident_bytes(Pid::from_child(&small)), None);
+        assert!(small.wait().expect("kept").success());
+        let more = own_most_resident_bytes() + (64 << 20);
+        let fill = format!("head -c {more} /dev/zero | tail -n 1 >/dev/null");
+        let mut child = Command::new("/bin/sh").args(["-c", &fill]).spawn().expect("a child");
+        let pid = Pid::from_child(&child);
+        let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).expect("it ends");
+        let most = most_resident_bytes(pid);
+        assert_eq!(most.is_some_and(|bytes| bytes >= more), WAITID.is_some());
+        assert_eq!(most_resident_bytes(pid), most);
+        assert!(child.wait().expect("kept").success());
+        assert_eq!(most_resident_bytes(pid), None);
+    }
+}
