@@ -119,7 +119,7 @@ def _sent(
                 _check_answer(device, said)
             if kind == "presence" and not said.get("online") and not shown:
                 screen.note(f"{device} is offline")
-            if kind != "memory" or said["age_ms"] is None:
+            if kind != "memory" or said.get("age_ms") is None:
                 continue
             heard_s = seconds()
             if heard_s >= due:
