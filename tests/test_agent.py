@@ -14,6 +14,7 @@ from limpet.agent import ARRIVALS_MAX, PRESENCE_INTERVAL_MS, Agent, Identity
 from limpet.errors import EXIT_TEMPORARY, CoreError, LimpetError, TaskError
 from limpet.link import Acknowledged, Arrived, Lost, Ready
 from limpet.log import Log
+from limpet.looks import Looks
 from limpet.native.records import (
     ANY_SOURCE,
     CANCEL,
@@ -29,7 +30,7 @@ from limpet.native.records import (
 from limpet.outbox import Publication
 from limpet.policy import Site
 from manual import document, policy
-from samples import NOW_MS, history, step
+from samples import NOW_MS, history, pictured, row, step
 
 NUMBER_OF = {name: number for number, name in VERDICTS.items()}
 
@@ -52,7 +53,9 @@ class Bench:
         log = Log(lambda _: None, lambda: NOW_MS)
         nonces = iter(f"nonce-{n}" for n in range(100))
         identity = Identity("limpet", "kitchen", {"version": "1"})
-        self.agent = Agent(identity, policy(site), frame, lambda: next(nonces), log)
+        rules = policy(site)
+        looks = Looks(rules, lambda: pictured(row("ops.t-1", 30 << 20), row("other.t-2", 1 << 20)))
+        self.agent = Agent(identity, rules, frame, lambda: next(nonces), looks, log)
         self.now_ms = 0
         self.epoch = 0
         self.number = 0

@@ -18,7 +18,7 @@ from limpet.controller.terminal import Screen
 from limpet.controller.trial import named_hosts
 from limpet.errors import ConfigError, TaskError
 from limpet.topics import is_name
-from samples import NOW_MS, history, step
+from samples import NOW_MS, history, pictured, row, step
 
 NOTHING: dict[str, Any] = {"host": None, "port": None, "prefix": None, "source": None}
 STEPS = [
@@ -246,7 +246,12 @@ def test_status_lists_live_tasks() -> None:
         "tasks": [task],
         "core": {"accepted": 1, "attempts": 1},
     }
-    assert status.lines(answer)[-1].split() == ["ops", "t-1", "running", "0", "1"]
+    told = status.lines(answer, pictured(row("ops.t-1", 30 << 20)))
+    assert told[-1].split() == ["ops", "t-1", "running", "0", "1"]
+    (memory,) = [line for line in told if line.startswith("memory")]
+    assert memory == (
+        "memory   agent 20.0 MiB of 64.0 MiB; pool 64.0 MiB of 512.0 MiB held, 30.0 MiB used"
+    )
 
 
 def test_the_demonstration_allows_neither_exec_nor_shell() -> None:

@@ -139,6 +139,7 @@ def test_bytes_are_decoded_or_refused() -> None:
 def test_documents_are_compiled_or_refused() -> None:
     def compile_task(chance: random.Random) -> None:
         document = bend(chance, orjson.loads(chance.choice(BASES)))
+        _refused_or(lambda: task.compile_look(document))
         plan = _refused_or(lambda: task.compile(document, "ops", NOW_MS))
         if plan is not None:
             assert orjson.loads(codec.encode(plan)) == plan

@@ -49,7 +49,9 @@ def test_a_question_in_pieces_is_answered_once_it_is_whole(local: Local) -> None
     assert asker.recv(1) == b"", "one question per connection"
 
 
-@pytest.mark.parametrize("line", [b"x\n", b"{}\n", b'{"ask":"secrets"}\n', b"[1]\n"])
+@pytest.mark.parametrize(
+    "line", [b"x\n", b"{}\n", b'{"ask":"secrets"}\n', b'{"ask":"look","bytes":9}\n', b"[1]\n"]
+)
 def test_another_question_is_told_which_there_are(local: Local, line: bytes) -> None:
     asker = client(local)
     asker.sendall(line)

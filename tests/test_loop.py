@@ -19,12 +19,13 @@ from limpet.errors import EXIT_TEMPORARY, CoreError
 from limpet.health import Health
 from limpet.link import READY, Link
 from limpet.log import Log
+from limpet.looks import Looks
 from limpet.loop import GARBAGE_WORTH_A_COLLECTION, RESTART_PATIENCE_MS, Loop, Signals
 from limpet.memory import RESTART_AFTER_MS, Memory
 from limpet.native.records import DRAIN, STAGES, Event
 from limpet.policy import Site
 from manual import policy
-from samples import NOW_MS
+from samples import NOW_MS, pictured
 from test_link import Bench as Wire
 
 CORE_FD = 901
@@ -95,7 +96,9 @@ class Bench:
         self.lines: list[bytes] = []
         log = Log(self.lines.append, self.clock.wall_ms)
         identity = Identity("limpet", "kitchen", {})
-        self.agent = Agent(identity, policy(site), lambda *_: (0, b""), lambda: "n", log)
+        rules = policy(site)
+        looks = Looks(rules, pictured)
+        self.agent = Agent(identity, rules, lambda *_: (0, b""), lambda: "n", looks, log)
         self.wire = Wire("5")
         self.wire.link = self.link = Link(
             config.parse("limpet.toml", "", "kitchen").broker,

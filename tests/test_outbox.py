@@ -1,4 +1,4 @@
-"""The outbox: bounded, in order, and only states are ever dropped."""
+"""The outbox: bounded, in order, and only states and pictures of memory are ever dropped."""
 
 from __future__ import annotations
 
@@ -61,6 +61,18 @@ def test_when_full_by_count_states_make_room_and_results_stay() -> None:
     assert outbox.put(publication("result", task="ops/d", body=b"second"))
     assert not outbox.put(publication("answer", task="ops/e"))
     assert drain(outbox) == [b"first", b"second"]
+
+
+def test_of_pictures_the_newest_counts_per_source_and_none_takes_a_place() -> None:
+    outbox = Outbox(4, 1_000)
+    for source, body in (("a", b"old"), ("b", b"other"), ("a", b"new")):
+        assert outbox.put(publication("memory", source, body))
+    for number in range(2):
+        assert outbox.put(publication("state", f"ops/{number}", b"state"))
+    assert not outbox.put(publication("memory", "c"))
+    assert outbox.put(publication("memory", "a", b"newer")), "in the place of its own"
+    assert outbox.put(publication("result", "ops/d", b"result"))
+    assert drain(outbox) == [b"state", b"state", b"newer", b"result"]
 
 
 def test_when_full_by_bytes_only_as_many_states_go_as_needed() -> None:

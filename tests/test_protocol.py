@@ -13,13 +13,13 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from limpet import report, task
 from limpet.codec import DEPTH_MAX, DIGITS_MAX, ITEMS_MAX, MESSAGE_BYTES_MAX, decode
 from limpet.errors import REASONS, TaskError
-from samples import NOW_MS, ROOT, VECTORS, history, read_vectors, step
+from samples import NOW_MS, ROOT, VECTORS, history, pictured, read_vectors, row, step
 
 TEXT = (ROOT / "PROTOCOL.md").read_text()
 BLOCKS = [json.loads(block.partition("```")[0]) for block in TEXT.split("```json\n")[1:]]
 SCHEMAS = {block["$id"].split(":")[-1]: block for block in BLOCKS if "$schema" in block}
 EXAMPLES = [block for block in BLOCKS if "$schema" not in block]
-NAMES = ["task", "cancel", "answer", "state", "result", "presence"]
+NAMES = ["task", "cancel", "look", "answer", "state", "result", "memory", "presence"]
 
 
 def valid(kind: str, document: object) -> bool:
@@ -27,7 +27,8 @@ def valid(kind: str, document: object) -> bool:
 
 
 def kind_of(document: dict[str, Any]) -> str:
-    return str(document.get("kind", "task" if "steps" in document else "cancel"))
+    sent = "task" if "steps" in document else "look" if "for" in document else "cancel"
+    return str(document.get("kind", sent))
 
 
 def test_every_document_has_a_schema_and_an_example() -> None:
@@ -45,7 +46,8 @@ def test_an_example_fits_its_schema(example: dict[str, Any]) -> None:
     Draft202012Validator(SCHEMAS[kind_of(example)]).validate(example)
 
 
-def test_the_printed_task_and_cancel_compile() -> None:
+def test_what_is_printed_for_a_device_compiles() -> None:
+    assert task.compile_look(EXAMPLES[2]) == 30_000
     assert task.compile(EXAMPLES[0], "ops", NOW_MS) == read_vectors("plans/example.json")["plan"]
     assert task.compile_cancel(EXAMPLES[1], "ops", NOW_MS)["id"] == EXAMPLES[0]["id"]
 
@@ -95,11 +97,26 @@ def test_what_compiles_fits_the_schema(data: st.DataObject) -> None:
         ("result", report.build_result(history([step("a", "out", "err", {"x": 1})]))),
         ("result", report.build_result(history([step("a", "x" * 200_000)]))),
         ("result", report.build_result(history([step("a", result={"v": "x" * 200_000})]))),
+        ("answer", report.build_answer("ops", None, "accepted", request="look")),
+        ("memory", report.build_memory("ops", pictured())),
+        ("memory", report.build_memory("ops", pictured(row("a+b.t", 1, None), refusing="x"))),
         ("presence", report.build_presence(True, "n", {"version": "1"})),
     ],
 )
 def test_what_the_device_says_fits_its_schema(kind: str, body: bytes) -> None:
     Draft202012Validator(SCHEMAS[kind]).validate(decode(body))
+
+
+@given(
+    st.dictionaries(st.sampled_from(["limpet", "for", "id"]), st.sampled_from([1, 2, "5s", "60s"]))
+)
+def test_a_look_that_is_taken_fits_its_schema(document: dict[str, Any]) -> None:
+    try:
+        for_ms = task.compile_look(document)
+    except TaskError:
+        return
+    assert 1_000 <= for_ms <= 60_000
+    assert valid("look", document)
 
 
 def test_the_printed_reason_codes_are_those_of_the_code() -> None:

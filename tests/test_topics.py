@@ -109,10 +109,11 @@ def test_a_prefix_is_one_to_four_names(text: str, expected: bool) -> None:
     assert is_prefix(text) is expected
 
 
-def test_a_device_hears_its_tasks_its_cancels_and_its_own_presence() -> None:
+def test_a_device_hears_what_is_sent_to_it_and_its_own_presence() -> None:
     assert device_filters("a/b", "kitchen") == (
         "a/b/kitchen/task/+",
         "a/b/kitchen/cancel/+",
+        "a/b/kitchen/look/+",
         "a/b/kitchen/presence",
     )
 
@@ -122,5 +123,6 @@ def test_a_controller_hears_what_is_said_to_it_and_every_presence() -> None:
         "limpet/+/answer/ops",
         "limpet/+/state/ops",
         "limpet/+/result/ops",
+        "limpet/+/memory/ops",
         "limpet/+/presence",
     )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from limpet.link import Note
     from limpet.log import Log
+    from limpet.looks import Looks
     from limpet.native.records import Event
     from limpet.policy import Policy
 
@@ -114,13 +115,17 @@ class Agent:
         policy: Policy,
         frame: Callable[[bytes, int], tuple[int, bytes]],
         nonce: Callable[[], str],
+        looks: Looks,
         log: Log,
     ) -> None:
-        """`frame` checks a message's frame as the core does; `nonce` returns random text."""
+        """`frame` checks a message's frame as the core does; `nonce` returns random text; `looks`
+        is asked what to show of the memory, and to whom.
+        """
         self._identity = identity
         self._policy = policy
         self._frame = frame
         self._make_nonce = nonce
+        self._looks = looks
         self._log = log
         self.outbox = Outbox(OUTBOX_COUNT_MAX, OUTBOX_BYTES_MAX)
         # Acknowledgements that are due: epoch and number of the message.
@@ -193,7 +198,19 @@ class Agent:
             return
         arrival = _Arrival(address.kind, address.name, arrived.epoch, arrived.number)
         token = self._owe(arrival, answered=False)
-        self._take(arrival, token, arrived.payload, wall_ms)
+        if arrival.request == "look":
+            self._look(arrival, token, arrived.payload, now_ms)
+        else:
+            self._take(arrival, token, arrived.payload, wall_ms)
+
+    def _look(self, arrival: _Arrival, token: int, message: bytes, now_ms: int) -> None:
+        """Show who asks what memory there is, for a while, or refuse it."""
+        try:
+            document, _ = self._read(message)
+            self._looks.begin(arrival.source, document, now_ms)
+            self._answer(token, "accepted")
+        except TaskError as refusal:
+            self._answer(token, "refused", refusal.code, refusal.detail)
 
     def _take(self, arrival: _Arrival, token: int, message: bytes, wall_ms: int) -> None:
         """Ask the core for what a message wants, or refuse it."""
@@ -215,10 +232,14 @@ class Agent:
         self._release()
         return self._token
 
+    def _read(self, message: bytes) -> tuple[object, bytes]:
+        """Return the document of a framed message, and its digest."""
+        offset, digest = self._frame(message, codec.MESSAGE_BYTES_MAX)
+        return codec.decode(message[offset:]), digest
+
     def _compile(self, arrival: _Arrival, token: int, payload: bytes, wall_ms: int) -> Item:
         """Return what the core is asked for by a message; TaskError refuses it."""
-        offset, digest = self._frame(payload, codec.MESSAGE_BYTES_MAX)
-        document = codec.decode(payload[offset:])
+        document, digest = self._read(payload)
         if isinstance(document, dict) and topics.is_name(document.get("id")):
             arrival.task_id = document["id"]
         if arrival.request == "task":
@@ -479,6 +500,9 @@ class Agent:
     def tick(self, now_ms: int) -> None:
         """Move what waits into the outbox, as far as it has room."""
         self._waiting = [one for one in self._waiting if not self.outbox.put(one)]
+        for source, payload in self._looks.take(now_ms):
+            topic = self._topic("memory", source)
+            self.outbox.put(Publication("memory", source, topic, payload))
         if self._presence_due_ms is not None and now_ms >= self._presence_due_ms:
             payload = report.build_presence(True, self._nonce, self._identity.facts)
             topic = self._topic("presence", "")
@@ -490,12 +514,14 @@ class Agent:
         payload = report.build_presence(False, self._nonce, {})
         topic = self._topic("presence", "")
         self._presence_due_ms = None
+        self._looks.end()
         self.outbox.put(Publication("presence", "", topic, payload, retain=True))
 
     @property
     def deadline_ms(self) -> int | None:
         """When `tick` is due besides after every turn."""
-        return self._presence_due_ms
+        due = [self._presence_due_ms, self._looks.deadline_ms]
+        return min((each for each in due if each is not None), default=None)
 
     def _put(self, kind: str, source: str, task_id: str, payload: bytes, token: int) -> None:
         """Have a publication that is never dropped take its place, now or when there is room."""

@@ -14,10 +14,14 @@ from limpet.errors import EXIT_OK, EXIT_SOFTWARE, ConfigError, LimpetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
+    from limpet.agent import Agent
     from limpet.config import Config
+    from limpet.link import Link
     from limpet.log import Log
+    from limpet.native.core import Core
     from limpet.policy import Policy, Site
 
 LOOPBACK = ("localhost", "127.", "::1")
@@ -75,7 +79,7 @@ def site(settings: Config) -> Site:
 
 def _serve(settings: Config, rules: Policy, log: Log) -> bool:
     """Build everything, turn the loop, and end everything; whether to start anew."""
-    from limpet import topics
+    from limpet import looks, topics
     from limpet.agent import Agent, Identity
     from limpet.backoff import Backoff
     from limpet.clock import Clock
@@ -85,7 +89,6 @@ def _serve(settings: Config, rules: Policy, log: Log) -> bool:
     from limpet.loop import Loop, Signals
     from limpet.memory import Memory, Pressure, used_bytes
     from limpet.native.core import Core, frame
-    from limpet.native.records import RECORD, Item
 
     health = Health(os.environ)
     signals = Signals()
@@ -96,7 +99,13 @@ def _serve(settings: Config, rules: Policy, log: Log) -> bool:
         log.info("core.open", version=__version__, **told, pool_bytes=budget["pool_bytes"])
         device = settings.device
         identity = Identity(device.prefix, device.name, _facts(settings, opened))
-        agent = Agent(identity, rules, frame, lambda: os.urandom(8).hex(), log)
+
+        def memory_now() -> dict[str, object]:
+            rows = core.memory()
+            return looks.picture(device.name, opened, rows, used_bytes(), agent.full)
+
+        shown = looks.Looks(rules, memory_now)
+        agent = Agent(identity, rules, frame, lambda: os.urandom(8).hex(), shown, log)
         link = Link(
             settings.broker,
             topics.device_filters(device.prefix, device.name),
@@ -105,25 +114,12 @@ def _serve(settings: Config, rules: Policy, log: Log) -> bool:
             agent.greet,
             Backoff(int.from_bytes(os.urandom(8), "little")),
         )
-
-        def status() -> dict[str, object]:
-            return {
-                "version": __version__,
-                "device": device.name,
-                "link": link.phase,
-                "protocol": link.protocol,
-                "outbox": len(agent.outbox),
-                "tasks": list(agent.tasks.values()),
-                "core": core.stats(),
-            }
-
-        def record() -> dict[str, object]:
-            (refused,) = core.submit([Item(RECORD)])
-            if refused is not None:
-                return {"error": f"{refused} (ask again)"}
-            return {"directory": os.path.join(device.state_directory, "recordings")}
-
-        with Local(settings.socket, {"status": status, "record": record}) as local:
+        answers: dict[str, Callable[[], dict[str, object]]] = {
+            "status": lambda: _status(device.name, link, agent, core),
+            "memory": memory_now,
+            "record": lambda: _record(core, device.state_directory),
+        }
+        with Local(settings.socket, answers) as local:
             pressure = Pressure(budget["agent_group"])
             clock = Clock()
             memory = Memory(budget["agent_bytes"], clock.boot_ms(), used_bytes, pressure)
@@ -143,6 +139,29 @@ def _serve(settings: Config, rules: Policy, log: Log) -> bool:
             health.ready(f"device {device.name}, {opened['tasks']} live tasks")
             loop.run()
             return loop.restart
+
+
+def _status(device: str, link: Link, agent: Agent, core: Core) -> dict[str, object]:
+    """Return how the agent is."""
+    return {
+        "version": __version__,
+        "device": device,
+        "link": link.phase,
+        "protocol": link.protocol,
+        "outbox": len(agent.outbox),
+        "tasks": list(agent.tasks.values()),
+        "core": core.stats(),
+    }
+
+
+def _record(core: Core, directory: str) -> dict[str, object]:
+    """Have the core write down its machine's last inputs; return where."""
+    from limpet.native.records import RECORD, Item
+
+    (refused,) = core.submit([Item(RECORD)])
+    if refused is not None:
+        return {"error": f"{refused} (ask again)"}
+    return {"directory": os.path.join(directory, "recordings")}
 
 
 def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:

@@ -17,7 +17,7 @@ EXIT_CONFIG = 78
 
 EXITS = {
     EXIT_OK: "done; every task succeeded",
-    EXIT_TASK: "a task ended with another outcome than succeeded, or was refused",
+    EXIT_TASK: "a task ended with another outcome than succeeded, or was refused; so was a look",
     EXIT_USAGE: "the command line is wrong",
     EXIT_TIMEOUT: "no answer or no result within --timeout",
     EXIT_UNREACHABLE: "the broker, the device or the agent's socket cannot be reached",
@@ -72,6 +72,7 @@ REASONS = {
     "busy_bytes": "the journal has no room for the task",
     "busy_ids": "the table of remembered ids is full",
     "busy_memory": "the agent is near its own memory budget",
+    "busy_looks": "as many sources as may look at the memory do so already",
     "memory_impossible": "a step's memory limit can never fit the pool",
     "store_failed": "the device's journal cannot be written any more",
     # Policy and expansion, decided per attempt.

@@ -75,7 +75,7 @@ class _Client:
 
 
 class Local:
-    """Listens while a `with` lasts; questions are names of `answers`, `watch` and `TO_DEVICE`."""
+    """Listens while a `with` lasts; questions are names of `answers`, `watch` and `ABOUT_TASKS`."""
 
     __slots__ = ("_answers", "_asked", "_clients", "_listener", "_number", "_path")
 
@@ -192,7 +192,7 @@ class Local:
                 return
             size_bytes = 0 if question == WATCH else _announced(question, asked["bytes"])
         except (ValueError, KeyError, TypeError):
-            known = ", ".join((*self._answers, WATCH, *topics.TO_DEVICE))
+            known = ", ".join((*self._answers, WATCH, *topics.ABOUT_TASKS))
             fault = f'ask one of {known}, as {{"ask": ...}}; the last two with their "bytes"'
             self._end(client, {"error": f"cannot answer: {fault}"})
             return
@@ -211,7 +211,7 @@ class Local:
 
 def _announced(question: object, size_bytes: object) -> int:
     """Return how many bytes of a message are to come; ValueError if it is none that we take."""
-    if question not in topics.TO_DEVICE:
+    if question not in topics.ABOUT_TASKS:
         raise ValueError
     if not isinstance(size_bytes, int) or not 0 < size_bytes <= MESSAGE_BYTES_MAX:
         raise ValueError

@@ -1,20 +1,23 @@
 """What waits for the broker's acknowledgement: bounded, in order, sent again after a reconnect.
 
-Decides what may be dropped (a state that a newer one or the result replaces) and what never is
-(answers, results, what the `publish` tool sends). When it is full it says so and the core, which
-has everything in its journal, offers again later. Knows no MQTT client.
+Decides what may be dropped (a state that a newer one or the result replaces, a picture of memory)
+and what never is (answers, results, what the `publish` tool sends). When it is full it says so and
+the core, which has everything in its journal, offers again later. Knows no MQTT client.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+# These go, oldest first, when there is no room for anything else.
+DROPPED = ("state", "memory")
 # Only the newest of these counts, per task; a result makes its task's states pointless.
-REPLACED = ("state", "presence")
+REPLACED = (*DROPPED, "presence")
 
 
 class Publication(NamedTuple):
-    """One message to the broker, QoS 1. `task` is `source/id`, or empty for none.
+    """One message to the broker, QoS 1. `task` is `source/id`, or empty for none; of a picture of
+    memory, which is about no task, it is the source that looks.
 
     `token` says to whoever put it what has arrived.
     """
@@ -74,8 +77,8 @@ class Outbox:
     def put(self, publication: Publication) -> bool:
         """Take a publication; False if there is no room for it, and nothing has changed then.
 
-        A newer state takes the place of an older one that was not sent; anything but a state may
-        push out states, oldest first.
+        A newer state takes the place of an older one that was not sent; anything that is never
+        dropped may push out what is, oldest first.
         """
         replaced = self._replaced_by(publication)
         victims = self._victims(publication, replaced)
@@ -140,11 +143,11 @@ class Outbox:
     def _victims(self, publication: Publication, replaced: int | None) -> list[int]:
         """Return the tickets that may go for `publication`: the replaced one first."""
         victims = [] if replaced is None else [replaced]
-        if publication.kind != "state":
+        if publication.kind not in DROPPED:
             victims += [
                 ticket
                 for ticket in self._unsent
-                if self._publications[ticket].kind == "state" and ticket != replaced
+                if self._publications[ticket].kind in DROPPED and ticket != replaced
             ]
         return victims
 

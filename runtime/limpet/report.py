@@ -1,4 +1,4 @@
-"""What a device says: the documents of answer, state, result and presence, as bytes.
+"""What a device says: the documents of answer, state, result, memory and presence, as bytes.
 
 Decides their fields and how a result is made to fit. Pure: equal arguments give equal bytes, so a
 report that is made again after a crash is the same report. Knows no topic and no broker.
@@ -13,7 +13,7 @@ from limpet.errors import check
 
 VERSION = 1
 ANSWERS = ("accepted", "known", "refused")
-REQUESTS = ("task", "cancel")
+REQUESTS = ("task", "cancel", "look")
 STREAMS = ("stdout", "stderr")
 ENDS = ("head", "tail")
 
@@ -76,6 +76,11 @@ def build_presence(online: bool, nonce: str, facts: dict[str, object]) -> bytes:
     `nonce` is random per connection, so that a will that comes late is told from the present.
     """
     return _document("presence", online=online, nonce=nonce, facts=facts)
+
+
+def build_memory(source: str, picture: dict[str, Any]) -> bytes:
+    """Tell `source`, which looks, what the agent and its steps have now of memory."""
+    return _document("memory", source=source, **picture)
 
 
 def build_result(history: dict[str, Any], bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:

@@ -138,6 +138,11 @@ CANCEL = {
     "expires_at": Field(None, nullable(_instant), "_ms"),
 }
 CANCEL_EXPIRY_MS = 86_400_000
+# Whoever wants to look for longer says so again: one that is gone costs no more than this.
+LOOK = {
+    "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
+    "for": Field("10s", duration(1_000, 60_000), "_ms"),
+}
 WHEN_SUBJECTS = ("outcome", "exit_code", "result.<path>")
 
 
@@ -186,6 +191,12 @@ def compile_cancel(document: object, sender: str, now_ms: int) -> dict[str, obje
     }
 
 
+def compile_look(document: object) -> int:
+    """Return for how many milliseconds the sender of `document` wants to look."""
+    _check_version(document)
+    return int(_take(document, "", LOOK)["for_ms"])
+
+
 def extend(plan: dict[str, Any], after_step: int, next_steps: object) -> dict[str, object]:
     """Return the extension of `plan` by the steps that the result of step `after_step` asks for.
 
@@ -223,14 +234,18 @@ def extend(plan: dict[str, Any], after_step: int, next_steps: object) -> dict[st
 
 def _take_fresh(document: object, known: dict[str, Field], now_ms: int) -> dict[str, Any]:
     """Read a whole document of our version whose `expires_at`, if any, lies after `now_ms`."""
-    if isinstance(document, dict) and document.get("limpet", VERSION) != VERSION:
-        raise TaskError("version_unsupported", f"limpet: must be {VERSION}")
+    _check_version(document)
     fields = _take(document, "", known)
     expires_at_ms = fields["expires_at_ms"]
     if expires_at_ms is not None and expires_at_ms <= now_ms:
         shown, now = format_instant(expires_at_ms), format_instant(now_ms)
         raise TaskError("expired", f"expires_at: {shown} is not after the device's time {now}")
     return fields
+
+
+def _check_version(document: object) -> None:
+    if isinstance(document, dict) and document.get("limpet", VERSION) != VERSION:
+        raise TaskError("version_unsupported", f"limpet: must be {VERSION}")
 
 
 def _take(table: object, where: str, fields: dict[str, Field]) -> dict[str, Any]:

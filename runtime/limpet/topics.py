@@ -15,10 +15,11 @@ NAME_CHARACTERS_MAX = 64
 SLASHES_MAX = 7
 TOPIC_BYTES_MAX = 256
 
-# What a controller sends and what a device sends. `presence` carries no name; the name of
-# `publish` may have several levels; every other name is the source of the task.
-TO_DEVICE = ("task", "cancel")
-FROM_DEVICE = ("answer", "state", "result", "presence", "publish")
+# What a controller sends about tasks, all that it sends, and what a device sends. `presence` has no
+# name; that of `publish` may have several levels; every other one is the controller's.
+ABOUT_TASKS = ("task", "cancel")
+TO_DEVICE = (*ABOUT_TASKS, "look")
+FROM_DEVICE = ("answer", "state", "result", "memory", "presence", "publish")
 # The source of what comes by the device's own socket; nobody may use it by the broker.
 LOCAL = "local"
 
@@ -75,14 +76,14 @@ def parse(prefix: str, topic: str) -> Address:
 
 
 def device_filters(prefix: str, device: str) -> tuple[str, ...]:
-    """Return what a device subscribes to: its tasks, its cancels and its own presence."""
+    """Return what a device subscribes to: whatever is sent to it, and its own presence."""
     sent = tuple(f"{prefix}/{device}/{kind}/+" for kind in TO_DEVICE)
     return (*sent, f"{prefix}/{device}/presence")
 
 
 def controller_filters(prefix: str, source: str) -> tuple[str, ...]:
     """Return what a controller subscribes to: everything said to it, and every presence."""
-    heard = tuple(f"{prefix}/+/{kind}/{source}" for kind in ("answer", "state", "result"))
+    heard = tuple(f"{prefix}/+/{kind}/{source}" for kind in ("answer", "state", "result", "memory"))
     return (*heard, f"{prefix}/+/presence")
 
 

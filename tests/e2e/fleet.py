@@ -203,7 +203,7 @@ class Controller:
         self._client.loop_stop()
 
     def _on_connect(self, client: paho.Client, *_: Any) -> None:
-        kinds = ("answer", "state", "result")
+        kinds = ("answer", "state", "result", "memory")
         topics = [f"limpet/+/{kind}/{self.name}" for kind in kinds]
         topics += ["limpet/+/presence", "limpet/+/publish/#"]
         client.subscribe([(topic, 1) for topic in topics])

@@ -282,6 +282,7 @@ def test_what_is_for_other_devices_is_nothing_to_us(scene: Scene) -> None:
     foreign = [
         f"limpet/pantry/task/{SOURCE}",
         f"limpet/pantry/cancel/{SOURCE}",
+        f"limpet/pantry/look/{SOURCE}",
         "limpet/pantry/presence",
         f"limpet/{DEVICE}/result/{SOURCE}",
         f"{TASK_TOPIC}/more",

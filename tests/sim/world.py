@@ -26,6 +26,7 @@ from limpet.backoff import Backoff
 from limpet.health import Health
 from limpet.link import Link
 from limpet.log import Log
+from limpet.looks import Looks
 from limpet.loop import Loop
 from limpet.memory import Memory
 from limpet.native.core import frame
@@ -150,7 +151,7 @@ class World:
         log = Log(self._logged, lambda: NOW_MS + self.now_ms)
         identity = Identity("limpet", DEVICE, {})
         nonce = lambda: f"{self.chance.getrandbits(32):08x}"  # noqa: E731
-        self.agent = Agent(identity, self._policy, frame, nonce, log)
+        self.agent = Agent(identity, self._policy, frame, nonce, Looks(self._policy, dict), log)
         content = f'[broker]\nprotocol = "{self._protocol}"\nkeepalive = "30s"\n'
         self.link = Link(
             config.parse("limpet.toml", content, DEVICE).broker,

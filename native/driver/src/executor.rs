@@ -185,6 +185,7 @@ fn launch(
     whole.extend(gate.tool.environment.clone());
     let secrets = gate.tool.secrets.iter();
     Work::Process(Launch {
+        step: gate.step.name.clone(),
         argv,
         environment: whole.into_iter().collect(),
         directory: PathBuf::from(directory),

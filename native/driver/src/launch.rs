@@ -28,6 +28,8 @@ pub enum Work {
 /// A process to start. All strings are free of NUL bytes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Launch {
+    /// Name of its step, for whoever asks what runs.
+    pub step: String,
     /// argv; `argv[0]` is an absolute path.
     pub argv: Vec<String>,
     /// The whole environment of the child, except `LIMPET_FD`, which the spawner adds.

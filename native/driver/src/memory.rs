@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// How long after the host has asked for rows they are renewed.
 const ASKED_FOR: Duration = Duration::from_secs(5);
-/// Most rows at once: with some 200 bytes each they fit the host's buffer.
+/// Most rows at once: with at most 450 bytes each they fit the host's buffer.
 const ROWS_MAX: usize = 1024;
 
 /// An attempt that runs a process.
@@ -25,6 +25,8 @@ pub struct Subject {
     pub task: u64,
     /// Index of its step.
     pub step: u8,
+    /// Name of its step.
+    pub name: String,
     /// Which try.
     pub number: u32,
     /// Name of its task's directory: the source (`+` for `.`), a point, the id.
@@ -115,6 +117,8 @@ pub struct Row {
     pub task: u64,
     /// Index of its step.
     pub step: u8,
+    /// Name of its step.
+    pub name: String,
     /// Which try.
     pub number: u32,
     /// Name of its task's directory: the source (`+` for `.`), a point, the id.
@@ -136,6 +140,7 @@ impl Row {
             attempt: pack_attempt(subject.attempt),
             task: subject.task,
             step: subject.step,
+            name: subject.name.clone(),
             number: subject.number,
             directory: subject.directory.clone(),
             bytes,

@@ -198,6 +198,7 @@ impl Sampling {
             attempt: attempt_reference(attempt),
             task: 7,
             step: 0,
+            name: "take".to_owned(),
             number: u32::from(attempt),
             directory: "ops.t-1".to_owned(),
             scope: Scope::of(&child.cell),

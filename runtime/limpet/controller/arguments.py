@@ -36,8 +36,8 @@ an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, survivi
 on the device     run, status, tasks, record, explain, logs, doctor, init, config check,
                     policy show, journal show, replay
 on this machine   try, task check, demo
-for the fleet     submit, retry, cancel, watch, devices; all but devices with --local as well:
-                    over the agent's own socket, though no broker can be reached
+for the fleet     submit, retry, cancel, watch, top, devices; all but devices with --local as
+                    well: over the agent's own socket, though no broker can be reached
 
 first steps:
   limpet demo                        a broker, an agent and a task, on this machine
@@ -177,7 +177,21 @@ def _add_fleet(commands: argparse._SubParsersAction[_Parser]) -> None:
         "limpet watch --local      # every source's tasks on this machine",
         parents=(fleet,),
     )
-    for parser in (submit, retry, cancel, watch):
+    top = _add(
+        commands,
+        "top",
+        _top,
+        "show the memory of a device's agent and steps against their limits; Ctrl-C ends",
+        "limpet top -d kitchen",
+        "limpet top --local --interval 2s",
+        "limpet top -d kitchen --once --json | jq .pool",
+        parents=(fleet,),
+    )
+    top.add_argument("--interval", type=_interval, default=1.0, metavar="TIME", help="default: 1s")
+    times = top.add_mutually_exclusive_group()
+    times.add_argument("--count", type=_count, metavar="N", help="so many times, then end")
+    times.add_argument("--once", dest="count", action="store_const", const=1, help="as --count 1")
+    for parser in (submit, retry, cancel, watch, top):
         way = parser.add_argument_group("without a broker")
         way.add_argument("--local", action="store_true", help="to this machine's agent, as `local`")
         way.add_argument("--config", metavar="FILE", help="which agent; says --local too")
@@ -254,6 +268,19 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _interval(text: str) -> float:
+    seconds = _seconds(text)
+    if not 1 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError("must be 1s to 1h: a device looks once a second")
+    return seconds
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9 or not int(text):
+        raise argparse.ArgumentTypeError("must be a whole number from 1 on")
+    return int(text)
+
+
 def _context(parsed: argparse.Namespace) -> Context:
     from limpet.controller import context
 
@@ -323,6 +350,12 @@ def _watch(screen: Screen, parsed: argparse.Namespace) -> int:
     everyone = parsed.device in (None, fleet.EVERYONE)
     device, parsed.device = parsed.device, None if everyone else parsed.device
     return fleet.watch(screen, _context(parsed), fleet.EVERYONE if everyone else device)
+
+
+def _top(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import top
+
+    return top.show(screen, _context(parsed), parsed.interval, parsed.count)
 
 
 def _devices(screen: Screen, parsed: argparse.Namespace) -> int:

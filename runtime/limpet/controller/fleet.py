@@ -34,7 +34,7 @@ def submit(
 
     `timeout_s` bounds the whole; None is 30 s for the answer and no bound for the result.
     """
-    device = _device(context)
+    device = named_device(context)
     with _open(context) as session:
         session.subscribe(_filters(context, device))
         start = seconds()
@@ -47,7 +47,7 @@ def submit(
 
 def cancel(screen: Screen, context: Context, task_id: str, owner: str | None) -> int:
     """Cancel a task of ours, or as an operator one of `owner`."""
-    device = _device(context)
+    device = named_device(context)
     asked = {"limpet": 1, "id": task_id, **({"source": owner} if owner else {})}
     with _open(context) as session:
         session.subscribe([f"{context.prefix}/{device}/answer/{context.source}"])
@@ -198,6 +198,9 @@ def _watched(screen: Screen, heard: Heard, follower: Follower, elapsed_ms: int) 
         online = bool(said.get("online"))
         return [screen.paint(*(("is online", "green") if online else ("is offline", "red")))]
     task_id = present.cell(str(said.get("id")))
+    if kind == "answer" and said.get("request") == "look":
+        # It concerns whoever looks, beside us and under our name, and comes every few seconds.
+        return []
     if kind == "answer":
         code = f" ({said.get('code')})" if said.get("code") else ""
         return [f"{task_id}  {said.get('request')} {said.get('answer')}{code}"]
@@ -214,9 +217,10 @@ def _filters(context: Context, device: str) -> list[str]:
     return [*(topic + context.source for topic in said), f"{context.prefix}/{device}/presence"]
 
 
-def _device(context: Context) -> str:
+def named_device(context: Context) -> str:
+    """Return the device that is meant; UsageError if nothing names one."""
     if context.device is None:
-        raise UsageError("cannot send: no device is named; use -d DEVICE or a context's device")
+        raise UsageError("cannot ask: no device is named; use -d DEVICE or a context's device")
     return context.device
 
 

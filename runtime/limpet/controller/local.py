@@ -34,7 +34,12 @@ def context(file: str) -> Context:
 
 def ask(file: str, question: str) -> dict[str, Any]:
     """Return what the agent that `file` configures answers; LinkError if none does."""
-    with LocalSession(context(file), question) as session:
+    return ask_agent(context(file), question)
+
+
+def ask_agent(agent: Context, question: str) -> dict[str, Any]:
+    """Return what the agent of this machine in the context `agent` answers."""
+    with LocalSession(agent, question) as session:
         answer = session.read(ANSWER_S)
     if answer is None:
         raise LinkError(f"cannot ask the agent: no answer within {ANSWER_S:.0f} s (is it well?)")

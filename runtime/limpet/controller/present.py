@@ -10,6 +10,7 @@ from typing import Any
 
 from limpet.codec import encode
 from limpet.controller.terminal import plain
+from limpet.units import SIZES
 
 CELL_CHARACTERS_MAX = 72
 QUOTED_LINES_MAX = 8
@@ -44,6 +45,16 @@ def span(milliseconds: int) -> str:
     if minutes < 60:
         return f"{minutes}m{rest:02}s"
     return f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def size(size_bytes: int | None) -> str:
+    """Write a size for people: `640 KiB`, `30.9 MiB`, `1.5 GiB`; `-` for none."""
+    if size_bytes is None:
+        return "-"
+    for unit in ("GiB", "MiB"):
+        if size_bytes >= SIZES[unit]:
+            return f"{size_bytes / SIZES[unit]:.1f} {unit}"
+    return f"{size_bytes >> 10} KiB"
 
 
 def outcome_colour(outcome: str) -> str:

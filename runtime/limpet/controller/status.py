@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from limpet.controller import local, present
+from limpet.controller import local, picture, present, top
 from limpet.errors import EXIT_OK
 
 if TYPE_CHECKING:
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 def ask(screen: Screen, file: str) -> int:
     """Show what the agent that `file` configures answers; LinkError if none does."""
-    answer = local.ask(file, "status")
-    screen.record({"kind": "status", **answer})
-    for line in lines(answer):
+    agent = local.context(file)
+    answer = local.ask_agent(agent, "status")
+    memory = top.ask(agent)
+    screen.record({"kind": "status", **answer, "memory": memory})
+    for line in lines(answer, memory):
         screen.say(line)
     return EXIT_OK
 
@@ -41,14 +43,15 @@ def record(screen: Screen, file: str) -> int:
     return EXIT_OK
 
 
-def lines(answer: dict[str, Any]) -> list[str]:
-    """Return the answer for a person: the agent, its broker, its live tasks."""
+def lines(answer: dict[str, Any], memory: dict[str, Any]) -> list[str]:
+    """Return the answers for a person: the agent, its broker, its memory, its live tasks."""
     core = answer["core"]
     told = [
         f"device   {answer['device']}, limpet {answer['version']}",
         f"broker   {answer['link']}, MQTT {answer['protocol'] or '-'}",
         f"waiting  messages: {answer['outbox']}",
         f"core     accepted: {core['accepted']}, attempts: {core['attempts']}",
+        f"memory   {picture.short(memory)}",
         f"tasks    live: {len(answer['tasks'])}",
     ]
     rows = table(answer["tasks"])

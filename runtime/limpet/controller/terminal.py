@@ -7,6 +7,7 @@ Knows no document.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from typing import TextIO
 
@@ -16,18 +17,30 @@ COLOURS = {"red": 31, "green": 32, "yellow": 33, "blue": 34, "dim": 2, "bold": 1
 # What the terminal would obey instead of showing: text from elsewhere loses it.
 CONTROL = {code: None for code in (*range(9), *range(11, 32), *range(127, 160))}
 
+# A page of its own without a cursor, and back (xterm's private modes 1049 and 25).
+ENTER, LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
+HOME, CLEAR_LINE, CLEAR_BELOW = "\x1b[H", "\x1b[K", "\x1b[J"
+
 
 class Screen:
-    """Where a command writes. `json` chooses the form; `colour` and `live` follow the terminal."""
+    """Where a command writes. `json` chooses the form; `colour` and `live` follow the terminal,
+    and so does `canvas`: whether what is written can be drawn over.
+    """
 
-    __slots__ = ("_err", "_out", "_status", "colour", "json", "live")
+    __slots__ = ("_drawn", "_err", "_out", "_status", "canvas", "colour", "json", "live")
 
     def __init__(
-        self, out: TextIO, err: TextIO, json: bool = False, colour: bool = False, live: bool = False
+        self,
+        out: TextIO,
+        err: TextIO,
+        json: bool = False,
+        colour: bool = False,
+        live: bool = False,
+        canvas: bool = False,
     ) -> None:
         self._out, self._err = out, err
-        self._status = False
-        self.json, self.colour, self.live = json, colour, live
+        self._status = self._drawn = False
+        self.json, self.colour, self.live, self.canvas = json, colour, live, canvas
 
     def say(self, text: str = "") -> None:
         """Write one or more lines for a person; a program does not get them."""
@@ -58,6 +71,20 @@ class Screen:
             self._err.flush()
             self._status = True
 
+    def draw(self, lines: list[str]) -> None:
+        """Show `lines` alone, in place of those before; on a canvas only. `leave` ends it."""
+        begin = HOME if self._drawn else ENTER + HOME
+        self._drawn = True
+        height = shutil.get_terminal_size().lines
+        shown = "\n".join(f"{line}{CLEAR_LINE}" for line in lines[: height - 1])
+        self._write(self._out, f"{begin}{shown}{CLEAR_BELOW}")
+
+    def leave(self) -> None:
+        """Give the terminal back as it was before the first `draw`."""
+        if self._drawn:
+            self._write(self._out, LEAVE)
+            self._drawn = False
+
     def paint(self, text: str, colour: str) -> str:
         """Return `text` in a colour, if this terminal is to have any."""
         return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if self.colour and colour else text
@@ -74,8 +101,10 @@ class Screen:
 def open_screen(json: bool) -> Screen:
     """Return the screen of this process: colour on a terminal unless NO_COLOR says otherwise."""
     dumb = os.environ.get("TERM") == "dumb"
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR") and not dumb and not json
-    return Screen(sys.stdout, sys.stderr, json, colour, sys.stderr.isatty() and not dumb)
+    canvas = sys.stdout.isatty() and not dumb and not json
+    colour = canvas and not os.environ.get("NO_COLOR")
+    live = sys.stderr.isatty() and not dumb
+    return Screen(sys.stdout, sys.stderr, json, colour, live, canvas)
 
 
 def plain(text: str) -> str:

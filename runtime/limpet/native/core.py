@@ -124,8 +124,8 @@ class Core:
         `age_ms` is None before the first rows, which come a moment after the first call; they are
         renewed about once a second while this is called at least every 5 s. A row has `attempt`
         and, of its task, `task` (sequence number) and `directory` (`source.id`, `+` for each `.`
-        of the source), `step`, `number`, `processes`, and in bytes `bytes`, `peak_bytes`,
-        `limit_bytes` (None without one).
+        of the source), `step` (index), `name` (of the step), `number`, `processes`, and in bytes
+        `bytes`, `peak_bytes`, `limit_bytes` (None without one).
         """
         return self._text(lib.limpet_memory, MEMORY_BYTES)
 

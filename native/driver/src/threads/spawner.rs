@@ -177,6 +177,7 @@ impl Spawner<'_> {
             attempt,
             task: name.task,
             step: name.step,
+            name: launch.step.clone(),
             number: name.attempt,
             directory: directory.to_string_lossy().into_owned(),
             scope: Scope::of(&child.cell),

@@ -109,6 +109,7 @@ fn the_memory_of_what_runs_is_told() {
         let rows = rig.memory().attempts;
         assert_eq!(rows.len(), 1, "{rows:?}");
         assert_eq!((rows[0].directory.as_str(), rows[0].step, rows[0].number), ("ops.big", 0, 1));
+        assert_eq!(rows[0].name, "hog");
         assert_eq!((rows[0].limit_bytes, rows[0].processes), (Some(LIMIT), 1));
         assert!((30 << 20..LIMIT).contains(&rows[0].bytes), "{rows:?}");
         rig.cancel("big");

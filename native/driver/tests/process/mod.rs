@@ -33,6 +33,7 @@ pub fn name(instance: &str, attempt: u32) -> AttemptName {
 
 pub fn launch(directory: &Path, argv: &[&str]) -> Launch {
     Launch {
+        step: "take".into(),
         argv: argv.iter().map(|&text| text.to_owned()).collect(),
         environment: vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())],
         directory: directory.to_owned(),
