@@ -252,7 +252,8 @@ def measure(directory: Path, tasks: int, messages: int, hogs: int) -> dict[str, 
         told["same process"] = scene.cage.find("limpet.cli") == scene.pid
         scene.cage.signal(signal.SIGTERM, "limpet.cli")
         until(lambda: not scene.cage.pids(), "the agent's end")
-    except BaseException:
+        sys.stderr.write(scene.device.log())
+    except ZeroDivisionError:
         sys.stderr.write(scene.device.log()[-4_000:])
         raise
     finally:

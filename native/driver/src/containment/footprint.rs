@@ -33,6 +33,8 @@ pub(super) struct Status {
     /// Anonymous, shared and swapped out, in bytes. A page that several processes map counts in
     /// each of them.
     pub bytes: u64,
+    /// What of it is shared memory.
+    pub shmem: u64,
     pub data: u64,
 }
 
@@ -56,6 +58,13 @@ pub(super) fn status(pid: RawPid) -> Option<Status> {
 /// look: a program that nobody may read is not shown to others.
 pub(super) fn proportional(pid: RawPid) -> Option<u64> {
     parse_proportional(&text(&File::open(format!("/proc/{pid}/smaps_rollup")).ok()?)?)
+}
+
+/// The same in those that come from one another by fork and in no others, as long as they have not
+/// executed a program: where their stack begins, which the kernel draws at each exec. `None` where
+/// we may not look.
+pub(super) fn image(pid: RawPid) -> Option<u64> {
+    parse_image(&text(&File::open(format!("/proc/{pid}/stat")).ok()?)?)
 }
 
 /// The pid that was given away last in our pid namespace: unchanged, nothing was born.
@@ -88,6 +97,12 @@ fn parse_sizes(text: &str, page_bytes: u64) -> Option<Sizes> {
     Some(Sizes { resident: bytes(1)?, data: bytes(3)? })
 }
 
+/// Field 28 (proc(5)), counted from the last parenthesis: a name may hold any.
+fn parse_image(text: &str) -> Option<u64> {
+    let (_, rest) = text.rsplit_once(')')?;
+    rest.split_ascii_whitespace().nth(25)?.parse().ok().filter(|&at| at > 1)
+}
+
 fn parse_status(text: &str) -> Option<Status> {
     let field = |name: &str| {
         text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
@@ -99,6 +114,7 @@ fn parse_status(text: &str) -> Option<Status> {
         state: *field("State")?.as_bytes().first()?,
         thread_group: field("Tgid")?.parse().ok()?,
         parent: field("PPid")?.parse().ok()?,
+        shmem: bytes("RssShmem"),
         bytes: bytes("RssAnon").saturating_add(bytes("RssShmem")).saturating_add(bytes("VmSwap")),
         data: bytes("VmData"),
     })
@@ -132,7 +148,7 @@ mod tests {
     #[test]
     fn what_only_swap_could_take_back_is_summed() {
         let status = parse_status(STATUS).expect("a status");
-        assert_eq!((status.bytes, status.data), (34 << 10, 500 << 10));
+        assert_eq!((status.bytes, status.shmem, status.data), (34 << 10, 20 << 10, 500 << 10));
         assert_eq!((status.name.as_str(), status.state), ("a (b)", b'S'));
         assert_eq!((status.thread_group, status.parent), (7, 3));
         let sizes = parse_sizes("100 20 3 4 0 50 0\n", 4096).expect("sizes");
@@ -148,6 +164,24 @@ mod tests {
     fn a_zombie_has_nothing() {
         let status = parse_status("Name:\tx\nState:\tZ (zombie)\nTgid:\t7\nPPid:\t3\n");
         assert_eq!(status.map(|status| (status.bytes, status.data)), Some((0, 0)));
+    }
+
+    /// Another program has another image; what says nothing of it has none.
+    #[test]
+    fn an_image_is_told_from_others() {
+        let line = "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 9 1 1 18 1 1 140000 0 0 0\n";
+        assert_eq!(parse_image(line), Some(140_000));
+        assert_eq!(parse_image("7 (a) S 1 7\n"), None);
+        let mut shell = std::process::Command::new("/bin/sh")
+            .args(["-c", "read x"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let own = image(rustix::process::getpid().as_raw_pid());
+        let other = image(i32::try_from(shell.id()).expect("a pid"));
+        assert!(own.is_some() && other.is_some() && own != other, "{own:?} {other:?}");
+        drop(shell.stdin.take());
+        shell.wait().expect("it ends");
     }
 
     /// What is read of ourselves agrees with what we have just done.
@@ -172,6 +206,7 @@ mod tests {
             parse_sizes(&text, 4096);
             parse_status(&format!("{STATUS}{text}"));
             parse_proportional(&text);
+            parse_image(&text);
         }
     }
 }

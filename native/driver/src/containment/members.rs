@@ -87,8 +87,23 @@ pub struct Footprint {
     pub name: String,
     /// Anonymous, shared and swapped out.
     pub bytes: u64,
+    /// What of it may be shared memory.
+    pub shmem: u64,
     /// Private and writable, touched or not.
     pub data: u64,
+}
+
+/// What `found` have together at least, whoever shares what: only those of one image share private
+/// pages, and the largest has what it has; shared memory may be the same in all. Much cheaper than
+/// dividing, and exact where everybody has executed a program of its own.
+pub fn least(found: &[Footprint]) -> u64 {
+    let mut images: HashMap<Option<u64>, u64> = HashMap::new();
+    for one in found {
+        let most = images.entry(footprint::image(one.pid)).or_default();
+        *most = one.bytes.saturating_sub(one.shmem).max(*most);
+    }
+    let shared = found.iter().map(|one| one.shmem).max().unwrap_or(0);
+    images.values().sum::<u64>().saturating_add(shared)
 }
 
 impl Births {
@@ -239,7 +254,8 @@ impl Members {
             let parent = seen.get(&status.parent);
             let borrows = parent.is_some_and(|parent| is_borrowed(parent, status));
             let bytes = if borrows { 0 } else { bytes(pid, status) };
-            Footprint { pid, name: status.name.clone(), bytes, data: status.data }
+            let shmem = status.shmem.min(bytes);
+            Footprint { pid, name: status.name.clone(), bytes, shmem, data: status.data }
         };
         let mut found: Vec<Footprint> = seen.iter().map(measure).collect();
         found.retain(|one| seen[&one.pid].state != b'Z');
@@ -349,5 +365,29 @@ fn take(members: &mut Members, process: &Process) {
     let pid = process.identity.pid;
     if footprint::status(pid).is_some_and(|status| status.thread_group == pid) {
         members.add(process.identity);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pages may be shared by those of one image, and shared memory by all; nothing else is.
+    #[test]
+    fn the_least_is_what_nobody_can_share() {
+        let mut other = std::process::Command::new("/bin/sh")
+            .args(["-c", "read x"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let one =
+            |pid, bytes, shmem| Footprint { pid, name: String::new(), bytes, shmem, data: bytes };
+        let (ours, theirs) = (getpid().as_raw_pid(), i32::try_from(other.id()).expect("a pid"));
+        assert_eq!(least(&[one(ours, 10, 0), one(ours, 7, 0)]), 10);
+        assert_eq!(least(&[one(ours, 10, 0), one(theirs, 7, 0)]), 17);
+        assert_eq!(least(&[one(ours, 10, 4), one(theirs, 7, 5)]), 6 + 2 + 5);
+        assert_eq!(least(&[]), 0);
+        drop(other.stdin.take());
+        other.wait().expect("it ends");
     }
 }

@@ -9,7 +9,9 @@
 //! It may wait for /proc, and nobody waits for it: while it is held up, a limit is kept by the
 //! backstop alone, and everything else goes on.
 
-use crate::containment::{Births, Cheap, Containment, Footprint, Members, is_swapping, number};
+use crate::containment::{
+    Births, Cheap, Containment, Footprint, Members, is_swapping, least, number,
+};
 use crate::memory::{Board, Excess, Row, Subject, Turn};
 use limpet_core::message::AttemptRef;
 use rustix::process::setpriority_process;
@@ -215,7 +217,10 @@ impl Looked {
         let now = Instant::now();
         let may_divide = apart.divide_at.is_none_or(|at| now >= at);
         if sum > limit && footprints.len() > 1 {
-            if sum.saturating_sub(apart.shared) > limit || may_divide {
+            let least = least(&footprints);
+            if least > limit {
+                sum = least;
+            } else if sum.saturating_sub(apart.shared) > limit || may_divide {
                 footprints = self.members.divided();
                 let divided = total(&footprints);
                 apart.shared = sum.saturating_sub(divided);
