@@ -50,7 +50,7 @@ const STDIN_BYTES: usize = 64 * 1024;
 /// Largest secret.
 const SECRET_BYTES: u64 = 4096;
 /// When memory runs out, steps go before everything else: the highest there is.
-const OOM_SCORE: i32 = 1000;
+const OOM_SCORE: &str = "1000";
 
 /// Which attempt a process is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +160,6 @@ fn start(
         report: pipes.report.1,
         occupant: (occupant.dev(), occupant.ino()),
         account,
-        oom_score: OOM_SCORE.to_string(),
         data_bytes: containment.backstop_bytes(limits),
         parent: getpid(),
     };
@@ -170,10 +169,18 @@ fn start(
     let pid = containment
         .start(&mut cell, || command.spawn().map(|child| Pid::from_child(&child)))
         .map_err(|error| explain(&error, launch))?;
+    raise_oom_score(pid);
     let pidfd = pidfd_open(pid, PidfdFlags::empty())
         .map_err(|errno| abandon(containment, &cell, pid, errno.into()))?;
     let (stdout, stderr, report) = (pipes.stdout.0, pipes.stderr.0, pipes.report.0);
     Ok(Child { pid, pidfd, stdout, stderr, report, cell })
+}
+
+/// Lets the kernel take a step rather than the agent, should it need to take somebody. Not before it
+/// runs its own program: until then it has as much memory as the agent and would be taken first.
+/// Best effort: a container may forbid it, and the attempt runs as well without.
+fn raise_oom_score(pid: Pid) {
+    let _ = fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), OOM_SCORE);
 }
 
 /// Read and write ends.

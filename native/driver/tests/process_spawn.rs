@@ -158,7 +158,9 @@ fn standard_input_is_given() {
 #[test]
 fn a_program_leads_its_session() {
     let (directory, containment, instance) = scene();
-    let tell = "umask; cat /proc/self/oom_score_adj; grep NoNewPrivs /proc/self/status; \
+    let tell = "umask; for i in $(seq 500); do read score < /proc/$$/oom_score_adj; \
+                [ $score = 1000 ] && break; sleep 0.01; done; echo $score; \
+                grep NoNewPrivs /proc/self/status; \
                 echo $(ps -o sid=,pgid= -p $$) $$; pwd; echo said >&3; echo wrong >&2; exit 5";
     let cwd = directory.path().join("task");
     let launch = launch(&cwd, &["/bin/sh", "-c", tell]);

@@ -10,11 +10,11 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
+use rustix::fs::{Mode, fstat};
 use rustix::io::{Errno, FdFlags, dup2, fcntl_setfd, write};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, fchdir, getppid, getrlimit, set_parent_process_death_signal,
-    setrlimit, setsid, umask,
+    setpriority_process, setrlimit, setsid, umask,
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -24,6 +24,8 @@ use super::account::Account;
 pub(super) const REPORT_FD: RawFd = 3;
 /// Highest signal number on Linux.
 const SIGNALS: c_int = 64;
+/// Of a step whose memory is looked at, as nice(1) counts it: half of what there is.
+const NICE: i32 = 10;
 /// A failed step of [`Plan::run`] travels in the one number that a child can send back: errno in
 /// the low bits (the kernel's are below 4096), the stage above.
 const STAGE_SHIFT: u32 = 12;
@@ -53,8 +55,6 @@ pub(super) struct Plan {
     /// Device and inode of whatever holds descriptor 3 in the parent.
     pub occupant: (u64, u64),
     pub account: Option<Account>,
-    /// Text for `/proc/self/oom_score_adj`.
-    pub oom_score: String,
     /// Most private writable memory of each process, in bytes.
     pub data_bytes: Option<u64>,
     pub parent: Pid,
@@ -148,7 +148,6 @@ impl Plan {
             // 0 is the writer itself.
             write(group, b"0").map_err(at(Stage::Containment))?;
         }
-        self.raise_oom_score();
         self.bound_data();
         self.place_descriptors().map_err(at(Stage::Descriptors))?;
         if let Some(account) = &self.account {
@@ -166,18 +165,12 @@ impl Plan {
         Ok(())
     }
 
-    /// Best effort: a container may forbid it, and the attempt runs as well without.
-    fn raise_oom_score(&self) {
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        if let Ok(file) = openat(CWD, c"/proc/self/oom_score_adj", flags, Mode::empty()) {
-            let _ = write(file, self.oom_score.as_bytes());
-        }
-    }
-
-    /// Best effort like the score: a backstop for when the limit itself cannot be kept. Never above
-    /// what the agent itself may have.
+    /// Best effort: a backstop for when the limit itself cannot be kept. Never above what the agent
+    /// itself may have. Where it is needed somebody looks at what the attempt has, and must come
+    /// before it on a busy processor.
     fn bound_data(&self) {
         if let Some(bytes) = self.data_bytes {
+            let _ = setpriority_process(None, NICE);
             let Rlimit { maximum, .. } = getrlimit(Resource::Data);
             let bytes = maximum.map_or(bytes, |most| most.min(bytes));
             let _ =
