@@ -62,23 +62,23 @@ class Setup(NamedTuple):
 
 
 ALL = "cgroup_v2 cgroup_v2"
-NOTHING = "memory pids cpu"
+NOTHING = "tmpfs pids cpu"
 SETUPS = (
     Setup("root in the root group", ALL),
     Setup("root in a service's group", ALL, service=True, agent=True),
     Setup("a user in a delegated group", ALL, (NEEDS_ROOT,), service=True, user=USER),
     Setup(
         "a group shared with a stranger",
-        f"cgroup_v2 none {NOTHING}",
+        f"cgroup_v2 sampled {NOTHING}",
         NO_LIMITS,
         service=True,
         stranger=True,
     ),
-    Setup("groups mounted read-only", f"marker none {NOTHING}", NO_GROUPS, read_only=True),
+    Setup("groups mounted read-only", f"marker sampled {NOTHING}", NO_GROUPS, read_only=True),
     # As the kernel of a Raspberry Pi comes.
     Setup(
         "no memory controller",
-        "cgroup_v2 none memory",
+        "cgroup_v2 sampled tmpfs",
         NO_MEMORY,
         service=True,
         agent=True,

@@ -79,6 +79,8 @@ impl Controllers {
     /// by looking at it where no controller is lent.
     pub fn not_enforced(&self, limits: &Limits) -> Vec<&'static str> {
         let set = [
+            // Of memory: its files on a tmpfs, which no process maps and only a controller counts.
+            ("tmpfs", limits.memory_bytes.is_some() && self.memory.is_none()),
             ("pids", limits.pids.is_some() && self.pids.is_none()),
             ("cpu", limits.cpu_milli.is_some() && self.cpu.is_none()),
         ];
