@@ -76,7 +76,7 @@ stalls: $(BUILT) ## Hold up each thread of the agent, and measure how late deadl
 soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py
 
-capped: $(BUILT) ## Press an agent that shares 32 MiB with its steps; needs root; TASKS=N HOGS=N
+capped: $(BUILT) ## Press an agent in 32 MiB with its steps, in 24 MiB alone; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/hostile:tests/sim $(BIN)/python tests/e2e/capped.py
 
 valgrind: $(BUILT) ## Watch a C program with every function of the ABI, and the driver's tests

@@ -1,8 +1,10 @@
-"""A container in spirit: one memory cap around an agent and its steps, and nothing to write to.
+"""Caps around an agent: with its steps, in a container in spirit; or alone, its steps beside it.
 
-What `docker run --memory=32m --read-only --cap-drop=ALL --user 1000` gives, from a control group
-and `unshare`: the group has the cap and no swap, every file system but the agent's directory is
-read-only, an ordinary user without capabilities, its own process ids. Needs root outside.
+`Cage` is what `docker run --memory=32m --read-only --cap-drop=ALL --user 1000` gives, from a
+control group and `unshare`: the group has the cap and no swap, every file system but the agent's
+directory is read-only, an ordinary user without capabilities, its own process ids. `Alone` is a
+cap on the group `limpet.agent`, beside which root's agent makes the groups of its steps. Both need
+root, and the memory controller of version 1.
 """
 
 from __future__ import annotations
@@ -38,25 +40,30 @@ exec setpriv --reuid={user} --regid={user} --clear-groups --bounding-set=-all --
 """
 
 
+def own_group() -> Path:
+    """Return the group that counts our own memory."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next(line for line in lines if line.split(":")[1] == "memory")
+    return MEMORY / own.split(":")[2].lstrip("/")
+
+
 class Cage:
     """A control group with a cap, and the command line that starts a program inside of it."""
 
     def __init__(self, directory: Path, cap_bytes: int) -> None:
         """Make the group; `directory` and all in it become the user's."""
-        own = next(
-            line.rpartition(":")[2]
-            for line in Path("/proc/self/cgroup").read_text().splitlines()
-            if line.split(":")[1] == "memory"
-        )
-        parent = MEMORY / own.lstrip("/")
-        self._group = parent / f"limpet-cage-{os.getpid()}"
         self._directory = directory
-        self._group.mkdir()
+        self._group = self._place()
+        self._group.mkdir(parents=True)
         (self._group / "memory.limit_in_bytes").write_text(str(cap_bytes))
         swap = self._group / "memory.memsw.limit_in_bytes"
         if swap.exists():
             swap.write_text(str(cap_bytes))
         (self._group / "memory.swappiness").write_text("0")
+
+    def _place(self) -> Path:
+        """Return where the group with the cap is to be."""
+        return own_group() / f"limpet-cage-{os.getpid()}"
 
     def argv(self, *program: str) -> list[str]:
         """Return what runs `program` inside; the directory is handed over to the user first."""
@@ -108,3 +115,20 @@ class Cage:
                 os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
         self._group.rmdir()
+
+
+class Alone(Cage):
+    """A cap on the agent's own process; what it starts has groups of its own."""
+
+    def _place(self) -> Path:
+        return super()._place() / "limpet.agent"
+
+    def argv(self, *program: str) -> list[str]:
+        """Return what runs `program` in the capped group."""
+        enter = f'echo $$ > {self._group}/cgroup.procs; exec "$0" "$@"'
+        return ["/bin/sh", "-c", enter, *program]
+
+    def close(self) -> None:
+        """End whatever is still inside and remove the groups."""
+        super().close()
+        self._group.parent.rmdir()
