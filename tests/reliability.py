@@ -189,6 +189,23 @@ def sampled(told: Measured) -> str:
     return f"{rows}; {costs} (load of the machine before: {told['load before']:g})"
 
 
+def capped(told: Measured) -> str:
+    """Say what was pressed, and what came of it."""
+    told_cases = []
+    for case, run in told.items():
+        first, last = run["samples"][len(run["samples"]) // 4], run["samples"][-1]
+        told_cases.append(
+            f"{run['cap bytes'] >> 20} MiB for {case} (memory {run['memory']}): {run['tasks']} "
+            f"tasks, {run['messages']} messages, {run['hogs']} hogs and {run['lies']} lies in "
+            f"{run['seconds']} s: {sum(run['outcomes'].values())} results, "
+            f"{run['kernel kills']} kills by the kernel, at most "
+            f"{run['peak charged bytes'] / (1 << 20):.1f} MiB charged, cached files included; "
+            f"anonymous memory {first['anonymous KiB']} KiB after a quarter, "
+            f"{last['anonymous KiB']} KiB at the end"
+        )
+    return "; ".join(told_cases)
+
+
 PROOFS = [
     Proof(
         "An accepted task reaches one outcome, and no `stop` step runs twice",
@@ -247,6 +264,23 @@ PROOFS = [
         "`make test-vm`: Debian's kernel, emulated; `tests/vm`",
         "vm",
         vm,
+    ),
+    Proof(
+        "An agent under a cap loses nothing and is never what the kernel takes: with its steps in "
+        "a group that it may not write to, as an ordinary user; and alone, its steps beside it",
+        "`make capped`; `tests/e2e/test_capped.py`",
+        "capped",
+        capped,
+    ),
+    Proof(
+        "Steps share a pool of memory: what fits runs, what never fits is refused, a large step is "
+        "not starved, and what a process that does not die holds stays counted",
+        "`native/core/tests/machine/admission.rs`, `native/core/tests/sim`, "
+        "`native/driver/tests/driver`",
+    ),
+    Proof(
+        "The agent stays within its own budget: it refuses, tidies up, and starts anew in order",
+        "`tests/test_memory.py`, `tests/test_loop.py`",
     ),
     Proof("Flash is spared", "`make soak`: a file system of its own", "soak", flash),
     Proof("Memory, descriptors and threads stay as they are", "`make soak`", "soak", soak),

@@ -176,8 +176,8 @@ fn start(
     Ok(Child { pid, pidfd, stdout, stderr, report, cell })
 }
 
-/// Lets the kernel take a step rather than the agent, should it need to take somebody. Not before it
-/// runs its own program: until then it has as much memory as the agent and would be taken first.
+/// Lets the kernel take a step rather than the agent, should it need to take somebody. Not before
+/// it runs its own program: until then it has as much memory as the agent and would go first.
 /// Best effort: a container may forbid it, and the attempt runs as well without.
 fn raise_oom_score(pid: Pid) {
     let _ = fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), OOM_SCORE);

@@ -219,8 +219,8 @@ fn writable_base(own: &Path, instance: &str) -> Option<PathBuf> {
     }
 }
 
-/// Where steps get their groups, given our own: in it, or beside it when it is one that was made for
-/// the agent alone, by an earlier run or by whoever wants the agent capped and not its steps.
+/// Where steps get their groups, given our own: in it, or beside it when it is one that was made
+/// for the agent alone, by an earlier run or by whoever wants the agent capped and not its steps.
 fn place(own: &Path) -> Option<&Path> {
     if own.ends_with(LEAF) { own.parent() } else { Some(own) }
 }
