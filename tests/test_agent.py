@@ -255,6 +255,23 @@ def test_what_waits_for_a_busy_core_is_bounded(bench: Bench) -> None:
     assert bench.agent.outbox.size_bytes - before < 1 << 20
 
 
+def test_what_was_left_is_fetched_once_all_else_is_served(bench: Bench) -> None:
+    for number in range(1, ARRIVALS_MAX + 3):
+        bench.arrive(number, b"nonsense")
+    served = 0
+    while served < bench.number or bench.agent.outbox.next():
+        assert not bench.agent.must_reconnect
+        bench.turn()
+        for number in range(served + 1, bench.number + 1):
+            bench.puback(number)
+        served = bench.number
+    bench.turn()
+    assert len(bench.acknowledged) == ARRIVALS_MAX
+    assert bench.agent.must_reconnect
+    bench.note(Lost(1, "messages_left", "", 0))
+    assert not bench.agent.must_reconnect
+
+
 def test_a_refusal_of_the_core_is_told_with_its_detail(bench: Bench) -> None:
     bench.arrive(1, document("t-1"))
     items = bench.agent.items()

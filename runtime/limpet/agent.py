@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from limpet.policy import Policy
 
 # Messages between arrival and acknowledgement. MQTT 5 brokers keep to our receive maximum of 16,
-# others to limits of their own; beyond this one the message is left to come again.
+# others to limits of their own (and some to none once they were acknowledged something); beyond
+# this one the message is left to come again, with a new connection when the others are served.
 ARRIVALS_MAX = 256
 # Compiled texts that wait for the core, which has room for a moment's worth itself.
 ITEMS_BYTES_MAX = 512 * 1024
@@ -140,6 +141,8 @@ class Agent:
         # What the local socket's clients are to be told, in order.
         self.told: list[Told] = []
         self._arrivals: dict[int, _Arrival] = {}
+        # Some message of this connection was left.
+        self._left = False
         # Requests of the local socket, by token as well: these keep no acknowledgement waiting.
         self._asked: dict[int, _Arrival] = {}
         self._local_ends: dict[int, str] = {}
@@ -175,6 +178,7 @@ class Agent:
             for arrival in self._arrivals.values():
                 arrival.number = 0
             self.acknowledgements.clear()
+            self._left = False
             self._presence_due_ms = None
             self._log.warning(
                 "link.lost", code=note.code, detail=note.detail, again_in_ms=note.delay_ms
@@ -195,6 +199,7 @@ class Agent:
             return
         if len(self._arrivals) >= ARRIVALS_MAX:
             self._log.warning("message.left", topic=arrived.topic)
+            self._left = True
             return
         arrival = _Arrival(address.kind, address.name, arrived.epoch, arrived.number)
         token = self._owe(arrival, answered=False)
@@ -299,6 +304,11 @@ class Agent:
             del self._arrivals[token]
             if arrival.number:
                 self.acknowledgements.append((arrival.epoch, arrival.number))
+
+    @property
+    def must_reconnect(self) -> bool:
+        """Whether only what was left is still to be served: a connection brings it but once."""
+        return self._left and not self._arrivals
 
     # --- from the local socket ------------------------------------------------------------------
 

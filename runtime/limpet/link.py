@@ -291,6 +291,12 @@ class Link:
         if self._client is not None and epoch == self._epoch and number:
             self._client.ack(number, 1)
 
+    def again(self, now_ms: int) -> None:
+        """Connect anew, so that the broker sends again what was not acknowledged."""
+        if self._client is not None:
+            detail = "messages beyond our receive maximum were left and are fetched now"
+            self._end(now_ms, "messages_left", detail)
+
     def stop(self) -> None:
         """Say goodbye, so that no will is sent, and do not come back."""
         if self._client is not None:

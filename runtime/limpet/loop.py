@@ -232,6 +232,9 @@ class Loop:
         for epoch, number in agent.acknowledgements:
             link.acknowledge(epoch, number)
         agent.acknowledgements.clear()
+        if agent.must_reconnect:
+            link.write(now_ms)
+            link.again(now_ms)
         if self._local is not None:
             self._local.tell(agent.told)
         agent.told.clear()

@@ -42,8 +42,8 @@ SAMPLES = 40
 # Between two lies of the broker.
 HONEST_S = 30.0
 LYING_S = 2.0
-# Sent at one time: the rest is for the broker to keep, and its queues are bounded too.
-BURST = 40
+# The broker drops what it cannot keep: its queues are bounded too.
+UNANSWERED_MAX = 400
 
 LIMITS = """\
 [limits]
@@ -86,6 +86,8 @@ class Load:
         self.open: dict[str, float] = {}
         self.over: set[str] = set()
         self.sent = 0
+        # Nonsense without an answer so far; a lie may have taken it.
+        self.unanswered = 0
         self._client = paho.Client(CallbackAPIVersion.VERSION2, "load")
         self._client.on_message = self._on_message
         self._client.connect("127.0.0.1", port)
@@ -113,6 +115,8 @@ class Load:
             self.refused[body["code"]] += 1
             if body["id"] in self.open:
                 self.open[body["id"]] = time.monotonic() + PAUSE_S
+            else:
+                self.unanswered -= 1
 
     def send(self, payload: bytes) -> None:
         self.sent += 1
@@ -168,7 +172,7 @@ class Scene:
         config = inner / "limpet.toml"
         settings = config.read_text()
         usual = CONFIG[CONFIG.index("[limits]") : CONFIG.index("[policy]")]
-        settings = settings.replace(usual, LIMITS).replace('level = "debug"', 'level = "warning"')
+        settings = settings.replace(usual, LIMITS).replace('level = "warning"', 'level = "debug"')
         config.write_text(settings)
         self.cage = kind(inner, cap_bytes)
         self.controller = Controller(self._broker)
@@ -222,15 +226,16 @@ def press(scene: Scene, tasks: int, messages: int, hogs: int) -> dict[str, Any]:
                 load.open[task_id] = now + EXPIRES_S
                 load.send(document(task_id))
         target = messages * (len(load.over) + OUTSTANDING_MAX) // total
-        for _ in range(min(BURST, target - nonsenses)):
+        for _ in range(min(target - nonsenses, UNANSWERED_MAX - load.unanswered)):
             load.send(nonsense(2 * nonsenses))
+            load.unanswered += 1
             nonsenses += 1
         if now >= lied + HONEST_S:
             scene.front.tell(LIES[lies % len(LIES)])
             lies, lied, lying = lies + 1, now, True
         elif lying and now >= lied + LYING_S:
             scene.front.repent()
-            lying = False
+            lying, load.unanswered = False, 0
         if len(samples) < SAMPLES * len(load.over) // total:
             samples.append(scene.held())
             sys.stderr.write(f"{samples[-1]} {dict(load.outcomes)} {dict(load.refused)}\n")

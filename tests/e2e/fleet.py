@@ -222,9 +222,13 @@ class Controller:
     def send(self, document: dict[str, Any], kind: str = "task") -> bytes:
         return self.send_bytes(frame(json.dumps(document).encode()), kind)
 
-    def send_bytes(self, message: bytes, kind: str = "task", retain: bool = False) -> bytes:
+    def send_bytes(
+        self, message: bytes, kind: str = "task", retain: bool = False, wait: bool = True
+    ) -> bytes:
         topic = f"limpet/{DEVICE}/{kind}/{self.name}"
-        self._client.publish(topic, message, qos=1, retain=retain).wait_for_publish(PATIENCE_S)
+        sent = self._client.publish(topic, message, qos=1, retain=retain)
+        if wait:
+            sent.wait_for_publish(PATIENCE_S)
         return message
 
     def all(self, kind: str, task_id: str | None = None) -> list[dict[str, Any]]:

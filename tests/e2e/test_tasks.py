@@ -154,3 +154,15 @@ def test_a_recording_on_demand_replays_at_the_desk(device: Device, controller: C
     *decisions, total = [json.loads(line) for line in said.stdout.splitlines()]
     assert (total["reason"], total["differ"]) == ("asked", 0)
     assert any("Submit" in each["input"] for each in decisions)
+
+
+def test_a_burst_beyond_every_window_is_answered_to_the_last_message(
+    device: Device, controller: Controller
+) -> None:
+    """Some brokers send far beyond our receive maximum, and what we leave only at a connection."""
+    controller.wait_online()
+    for number in range(700):
+        controller.send_bytes(b"no frame, number %d" % number, wait=False)
+    controller.send(task("last-1", [step("a", "/bin/true")]))
+    assert controller.wait("result", "last-1")["outcome"] == "succeeded"
+    until(lambda: len(controller.all("answer")) >= 701, "an answer to each message")
