@@ -186,7 +186,13 @@ def sampled(told: Measured) -> str:
         f"{cost['limit bytes'] // mib} MiB"
         for cost in told["cost"]
     )
-    return f"{rows}; {costs} (load of the machine before: {told['load before']:g})"
+    slowest = max(start["median microseconds"] for start in told["start"])
+    plain = told["start"][-1]["median microseconds"]
+    starts = (
+        f"a step starts in {plain} µs without control groups and in {slowest} µs at most with them "
+        f"({slowest / plain:.2f} times), in the median"
+    )
+    return f"{rows}; {costs}; {starts} (load of the machine before: {told['load before']:g})"
 
 
 def capped(told: Measured) -> str:

@@ -228,7 +228,8 @@ def test_a_full_agent_refuses_tasks_and_still_cancels(bench: Bench) -> None:
     bench.arrive(4, {"limpet": 1, "id": "t-0"}, kind="cancel")
     bench.turn()
     (told,) = bench.told("answer")
-    assert (told["code"], told["detail"]) == ("busy_memory", "the agent has too much")
+    assert (told["id"], told["code"]) == ("t-1", "busy_memory")
+    assert told["detail"] == "the agent has too much"
     assert [item.op for item in bench.asked] == [CANCEL]
     # It is no answer for ever: the same task is taken when there is room.
     bench.agent.full = None

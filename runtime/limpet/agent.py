@@ -220,10 +220,6 @@ class Agent:
     def _take(self, arrival: _Arrival, token: int, message: bytes, wall_ms: int) -> None:
         """Ask the core for what a message wants, or refuse it."""
         try:
-            if self._items_bytes >= ITEMS_BYTES_MAX:
-                raise TaskError("busy_memory", "too many messages wait for the core")
-            if self.full is not None and arrival.request == "task":
-                raise TaskError("busy_memory", self.full)
             if arrival.source == topics.LOCAL and arrival.client is None:
                 raise TaskError("not_allowed", f"source: {topics.LOCAL} is the device's own socket")
             self._ask(self._compile(arrival, token, message, wall_ms))
@@ -247,7 +243,12 @@ class Agent:
         document, digest = self._read(payload)
         if isinstance(document, dict) and topics.is_name(document.get("id")):
             arrival.task_id = document["id"]
+        # Not before: a refusal without the id would tell nobody what to send again.
+        if self._items_bytes >= ITEMS_BYTES_MAX:
+            raise TaskError("busy_memory", "too many messages wait for the core")
         if arrival.request == "task":
+            if self.full is not None:
+                raise TaskError("busy_memory", self.full)
             plan = task.compile(document, arrival.source, wall_ms)
             flags = ANY_CLOCK if self._policy.trust_any_clock else 0
             text = codec.encode(plan)

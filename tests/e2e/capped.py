@@ -44,6 +44,7 @@ HONEST_S = 30.0
 LYING_S = 2.0
 # The broker drops what it cannot keep: its queues are bounded too.
 UNANSWERED_MAX = 400
+CONNECTIONS_MAX = 20_000
 
 LIMITS = """\
 [limits]
@@ -165,7 +166,7 @@ class Scene:
         kind, cap_bytes = CASES[case]
         self._broker = Broker("mosquitto", "5", directory / "broker")
         self._broker.start()
-        self.front = Front(self._broker.port)
+        self.front = Front(self._broker.port, CONNECTIONS_MAX)
         inner = directory / "device"
         inner.mkdir()
         self.device = Device(inner, self.front, "5")

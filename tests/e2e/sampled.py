@@ -1,4 +1,4 @@
-"""What it costs to look at the memory of steps, and how far one passes its limit before it is dead.
+"""What it costs to look at the memory of steps, how far one passes its limit, how long starts take.
 
 `python tests/e2e/sampled.py` runs the ignored test `measures` of `process_memory.rs` and writes
 `tests/results/memory-sampled.json`. A program counts what it has taken in a file that outlives it.
@@ -32,7 +32,7 @@ def measure() -> list[list[str]]:
 def summary(lines: list[list[str]], load: float) -> dict[str, Any]:
     """Return what is told of all runs."""
     passed: dict[tuple[int, str], list[tuple[int, int]]] = {}
-    costs = []
+    costs, starts = [], []
     for words in lines:
         if words[:1] == ["overshoot"]:
             limit, rate = int(words[1]), RATES[words[2]]
@@ -40,6 +40,9 @@ def summary(lines: list[list[str]], load: float) -> dict[str, Any]:
         if words[:1] == ["cost"]:
             share = round(int(words[3]) / 10_000, 2)
             costs.append({"steps": int(words[1]), "limit bytes": int(words[2]), "percent": share})
+        if words[:1] == ["start"]:
+            tier = f"{words[1]}, memory {words[2]}"
+            starts.append({"tier": tier, "median microseconds": int(words[3])})
     rows = [
         {
             "limit bytes": limit,
@@ -51,7 +54,7 @@ def summary(lines: list[list[str]], load: float) -> dict[str, Any]:
         }
         for (limit, rate), runs in passed.items()
     ]
-    return {"load before": load, "overshoot": rows, "cost": costs}
+    return {"load before": load, "overshoot": rows, "cost": costs, "start": starts}
 
 
 def main() -> int:

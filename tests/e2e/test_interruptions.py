@@ -4,10 +4,28 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import Broker
-from fleet import Controller, Device, processes_with, step, task, until
+from fleet import AGENT, Controller, Device, processes_with, step, task, until
+
+# Takes 40 MiB when it is told to, in its first life only, and has no patience with itself.
+GROWN = f"""\
+import os, sys, threading, time
+from limpet import memory
+memory.RESTART_AFTER_MS, memory.BEYOND_LOOKS, memory.LOOK_MS = 0, 2, 100
+directory = os.path.dirname(sys.argv[1])
+def grow():
+    global held
+    while not os.path.exists(directory + "/grow"):
+        time.sleep(0.01)
+    held = bytearray(b"x") * (40 << 20)
+if "GROWN" not in os.environ:
+    os.environ["GROWN"] = "yes"
+    threading.Thread(target=grow, daemon=True).start()
+{AGENT}"""
+WAIT = "touch $0/runs; while [ ! -e $0/go ]; do sleep 0.05; done"
 
 
 def shell(name: str, script: str, **more: object) -> dict[str, object]:
@@ -123,3 +141,36 @@ def test_an_oversized_message_does_not_make_a_device_unreachable(
     until(lambda: "link.ready" in device.log().partition("session_dropped")[2], "a new session")
     controller.send(task("after-1", [step("say", "/bin/echo", "here")]))
     assert controller.wait("result", "after-1")["outcome"] == "succeeded"
+
+
+def test_an_agent_beyond_its_budget_starts_anew_in_order(
+    broker: Broker, tmp_path: Path, controller: Controller
+) -> None:
+    """In the same process, when what ran has ended; what came meanwhile is refused for now."""
+    device = Device(tmp_path, broker, broker.protocol)
+    config = device.directory / "limpet.toml"
+    config.write_text(config.read_text() + '\n[limits.memory]\nagent = "24MiB"\n')
+
+    def births() -> list[dict[str, Any]]:
+        return [presence for presence in controller.all("presence") if presence["online"]]
+
+    device.start(GROWN)
+    try:
+        controller.wait_online()
+        controller.send(task("before-1", [step("wait", "/bin/sh", "-c", WAIT, str(tmp_path))]))
+        assert controller.wait("answer", "before-1")["answer"] == "accepted"
+        until((tmp_path / "runs").exists, "the step")
+        (tmp_path / "grow").touch()
+        until(lambda: "memory.restart" in device.log(), "the end of its patience")
+        controller.send(task("early-1", [step("a", "/bin/true")]))
+        assert controller.wait("answer", "early-1")["code"] in ("busy_memory", "draining")
+        (tmp_path / "go").touch()
+        assert controller.wait("result", "before-1")["outcome"] == "succeeded"
+        until(lambda: len(births()) > 1, "its second life")
+        assert device.process is not None
+        assert device.process.poll() is None
+        controller.send(task("after-1", [step("a", "/bin/true")]))
+        assert controller.wait("result", "after-1")["outcome"] == "succeeded"
+        assert "restart=True" in device.log()
+    finally:
+        device.stop()

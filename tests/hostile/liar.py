@@ -97,8 +97,9 @@ Lie = Callable[[Talk], None]
 class Front:
     """What the agent takes for its broker: a list of lies, and the real one behind it."""
 
-    def __init__(self, port_behind: int) -> None:
+    def __init__(self, port_behind: int, connections_max: int = CONNECTIONS_MAX) -> None:
         self._behind = port_behind
+        self._connections_max = connections_max
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lies: list[Lie] = []
@@ -133,7 +134,7 @@ class Front:
         self.cut()
 
     def _accept(self) -> None:
-        for _ in range(CONNECTIONS_MAX):
+        for _ in range(self._connections_max):
             try:
                 end, _ = self._listener.accept()
             except OSError:

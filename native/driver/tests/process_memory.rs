@@ -2,7 +2,7 @@
 //! passes them ends, whoever only seems to does not, and nobody else notices.
 
 use limpet_core::message::AttemptRef;
-use limpet_driver::containment::{Containment, Limits, Scope, become_subreaper};
+use limpet_driver::containment::{Containment, Limits, Scope, Tiers, become_subreaper};
 use limpet_driver::memory::{Board, Excess, Subject, Watch};
 use limpet_driver::spawn::{Child, spawn};
 use limpet_driver::threads::sampler;
@@ -442,4 +442,32 @@ fn measures() {
     for limit in [16_u64 << 20, 64 << 20] {
         println!("\ncost 64 {limit} {}", cost(&scene, 64, limit));
     }
+    for (tier, time) in starts(&scene) {
+        println!("\nstart {} {} {}", tier.containment, tier.memory, time.as_micros());
+    }
+}
+
+/// How long the start of a limited step takes, its groups included: the median in each tier, of
+/// starts that take turns.
+fn starts(scene: &Scene) -> Vec<(Tiers, Duration)> {
+    let containments = tiers(&scene.instance);
+    let mut times = vec![Vec::new(); containments.len()];
+    for round in 1..=300 {
+        for (containment, times) in containments.iter().zip(&mut times) {
+            let launch = launch(scene.directory.path(), &["/bin/true"]);
+            let name = name(&scene.instance, round);
+            let began = Instant::now();
+            let child = spawn(containment, &name, &launch, &within(LIMIT)).expect("a child");
+            times.push(began.elapsed());
+            wait_readable(&child.pidfd);
+            containment.sweep(&child.cell);
+            end(containment, child);
+        }
+    }
+    let median = |mut times: Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    let tiers = containments.iter().map(Containment::tiers);
+    tiers.zip(times.into_iter().map(median)).collect()
 }
