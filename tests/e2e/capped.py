@@ -268,8 +268,7 @@ def measure(directory: Path, case: str, tasks: int, messages: int, hogs: int) ->
         told["same process"] = scene.cage.find("limpet.cli") == scene.pid
         scene.cage.signal(signal.SIGTERM, "limpet.cli")
         until(lambda: not scene.cage.pids(), "the agent's end")
-        sys.stderr.write(scene.device.log())
-    except ZeroDivisionError:
+    except BaseException:
         sys.stderr.write(scene.device.log()[-4_000:])
         raise
     finally:
