@@ -41,8 +41,11 @@ impl Scene {
     fn keeping(&self, limit: &str) -> Vec<Containment> {
         let mut found = tiers(&self.instance);
         found.retain(|containment| {
-            containment.tier() != "marker"
-                && !containment.not_enforced(&everything()).contains(&limit)
+            let kept = match limit {
+                "memory" => containment.tiers().memory.starts_with("cgroup"),
+                other => !containment.not_enforced(&everything()).contains(&other),
+            };
+            containment.tier() != "marker" && kept
         });
         if found.is_empty() {
             eprintln!("skipped: no control group keeps {limit} here");

@@ -230,18 +230,21 @@ impl Members {
 
     /// The same with shared pages divided among those who map them, which costs a walk of all
     /// pages. Who dies meanwhile leaves its share to others that may have been read before or
-    /// after: then all are read again, a few times at most.
-    pub fn divided(&self) -> Vec<Footprint> {
+    /// after: then all are read again, a few times at most, and it is told whether the last time
+    /// nobody died.
+    pub fn divided(&self) -> (Vec<Footprint>, bool) {
         let bytes = |pid, status: &Status| footprint::proportional(pid).unwrap_or(status.bytes);
+        let dead = |one: &Footprint| !census::read(one.pid).is_some_and(|seen| seen.alive);
         let mut found = self.measure(bytes);
+        let mut certain = !found.iter().any(dead);
         for _ in 1..DIVIDE_TRIES {
-            let dead = |one: &Footprint| !census::read(one.pid).is_some_and(|seen| seen.alive);
-            if !found.iter().any(dead) {
+            if certain {
                 break;
             }
             found = self.measure(bytes);
+            certain = !found.iter().any(dead);
         }
-        found
+        (found, certain)
     }
 
     fn measure(&self, bytes: impl Fn(RawPid, &Status) -> u64) -> Vec<Footprint> {

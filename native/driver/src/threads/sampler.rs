@@ -39,6 +39,9 @@ const ROWS_PAUSE: Duration = Duration::from_secs(1);
 const TOGETHER: u32 = 4;
 /// Growth of what is resident after which it is told apart what of it counts.
 const GROWTH_BYTES: u64 = 1 << 20;
+/// Looks in a row whose sum somebody's death may have made too large, after which it is believed all
+/// the same.
+const DOUBTS_MAX: u32 = 8;
 /// As nice(1) counts it.
 const PRIORITY: i32 = -10;
 /// Looks without growth after which an attempt is still.
@@ -79,6 +82,8 @@ struct Looked {
     /// Bytes that it has, as far as is known.
     bytes: u64,
     still: u32,
+    /// Looks in a row that divided pages while somebody died, and found too much.
+    doubts: u32,
     ended: bool,
 }
 
@@ -155,6 +160,7 @@ impl Looked {
             told_apart: Apart::default(),
             bytes: 0,
             still: 0,
+            doubts: 0,
             ended: false,
         }
     }
@@ -216,26 +222,32 @@ impl Looked {
         }
         let now = Instant::now();
         let may_divide = apart.divide_at.is_none_or(|at| now >= at);
+        let mut certain = true;
         if sum > limit && footprints.len() > 1 {
             let least = least(&footprints);
             if least > limit {
                 sum = least;
             } else if sum.saturating_sub(apart.shared) > limit || may_divide {
-                footprints = self.members.divided();
+                (footprints, certain) = self.members.divided();
                 let divided = total(&footprints);
                 apart.shared = sum.saturating_sub(divided);
                 apart.divide_at = Some(now + now.elapsed() * DIVIDING_SHARE);
                 sum = divided;
             } else {
                 sum -= apart.shared;
+                certain = self.doubts == 0;
             }
         }
         (self.told_apart, self.bytes) = (apart, sum);
+        self.doubts = if certain || sum <= limit { 0 } else { self.doubts + 1 };
         let watch = &self.subject.watch;
-        watch.saw(sum);
-        let Some(largest) = footprints.first().filter(|_| sum > limit && !self.ended) else {
-            return;
-        };
+        if self.doubts == 0 {
+            watch.saw(sum);
+        }
+        // Whoever always has somebody dying is not spared for ever.
+        let doubted = (1..DOUBTS_MAX).contains(&self.doubts);
+        let exceeds = sum > limit && !doubted && !self.ended;
+        let Some(largest) = footprints.first().filter(|_| exceeds) else { return };
         watch.exceed(Excess { bytes: sum, largest: largest.clone() });
         self.members.kill(containment, &footprints);
         self.ended = true;
