@@ -39,8 +39,8 @@ const ROWS_PAUSE: Duration = Duration::from_secs(1);
 const TOGETHER: u32 = 4;
 /// Growth of what is resident after which it is told apart what of it counts.
 const GROWTH_BYTES: u64 = 1 << 20;
-/// Looks in a row whose sum somebody's death may have made too large, after which it is believed all
-/// the same.
+/// Looks in a row whose sum somebody's death may have made too large, after which it is believed
+/// all the same.
 const DOUBTS_MAX: u32 = 8;
 /// As nice(1) counts it.
 const PRIORITY: i32 = -10;
