@@ -32,7 +32,7 @@ use cgroup::Hierarchy;
 pub(crate) use footprint::{is_swapping, number};
 use limits::Controllers;
 pub use limits::{Limits, Meter, Usage};
-pub use members::{Births, Cheap, Footprint, Members, Scope, least};
+pub use members::{Births, Cheap, Footprint, Members, Scope};
 
 mod caps;
 mod census;

@@ -9,9 +9,7 @@
 //! It may wait for /proc, and nobody waits for it: while it is held up, a limit is kept by the
 //! backstop alone, and everything else goes on.
 
-use crate::containment::{
-    Births, Cheap, Containment, Footprint, Members, is_swapping, least, number,
-};
+use crate::containment::{Births, Cheap, Containment, Footprint, Members, is_swapping, number};
 use crate::memory::{Board, Excess, Row, Subject, Turn};
 use limpet_core::message::AttemptRef;
 use rustix::process::setpriority_process;
@@ -224,7 +222,7 @@ impl Looked {
         let may_divide = apart.divide_at.is_none_or(|at| now >= at);
         let mut certain = true;
         if sum > limit && footprints.len() > 1 {
-            let least = least(&footprints);
+            let least = self.members.least();
             if least > limit {
                 sum = least;
             } else if sum.saturating_sub(apart.shared) > limit || may_divide {
