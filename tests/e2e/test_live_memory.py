@@ -84,8 +84,8 @@ def drawn_and_left(device: Device) -> None:
                     process.send_signal(signal.SIGINT)
                     interrupted = True
         except OSError:
-            # The other side is closed: that is how a terminal says so.
-            pass
+            # The other side is closed: that is how a terminal says so. It ends a moment later.
+            process.wait(PATIENCE_S)
         finally:
             process.kill()
     os.close(ours)
