@@ -102,6 +102,18 @@ def test_pressure_is_read_from_the_group_that_counts_us(tmp_path: Path) -> None:
     assert 0.0 <= Pressure(None)() <= 100.0
 
 
+def test_a_group_that_was_out_of_memory_presses_once(tmp_path: Path) -> None:
+    events = tmp_path / "memory.events"
+    events.write_text("low 0\nhigh 3\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n")
+    (tmp_path / "memory.pressure").write_text("")
+    pressure = Pressure(str(tmp_path))
+    assert pressure() == 0.0, "what was before us is not our affair"
+    events.write_text("low 0\nhigh 3\nmax 9\noom 3\noom_kill 1\n")
+    assert [pressure(), pressure()] == [100.0, 0.0]
+    events.unlink()
+    assert pressure() == 0.0
+
+
 @pytest.mark.parametrize("text", ["", "some avg10=1.00", "full avg10=", "full avg10=x total=1"])
 def test_what_is_no_pressure_file_presses_nothing(text: str) -> None:
     assert full_of(text) == 0.0

@@ -111,16 +111,24 @@ def used_bytes() -> int:
 class Pressure:
     """Reads how hard the kernel presses for memory, where it says so."""
 
-    __slots__ = ("_file",)
+    __slots__ = ("_events", "_file", "_ooms")
 
     def __init__(self, group: str | None) -> None:
         """`group` is the directory of the control group that counts our memory, if one does."""
         candidates = [f"{group}/memory.pressure"] if group else []
         candidates.append("/proc/pressure/memory")
         self._file = next((file for file in candidates if os.access(file, os.R_OK)), None)
+        self._events = f"{group}/memory.events" if group else None
+        self._ooms = self._count()
 
     def __call__(self) -> float:
-        """Return percent of the last ten seconds; 0 where the kernel does not say."""
+        """Return percent of the last ten seconds; 0 where the kernel does not say.
+
+        All of it, if an allocation of our group has failed at its cap since the last call.
+        """
+        before, self._ooms = self._ooms, self._count()
+        if self._ooms > before:
+            return 100.0
         if self._file is None:
             return 0.0
         try:
@@ -130,6 +138,19 @@ class Pressure:
             # Some kernels have the file and refuse to read it.
             self._file = None
             return 0.0
+
+    def _count(self) -> int:
+        """Return how often our group, of version 2, was out of memory (cgroup-v2.rst: `oom`)."""
+        if self._events is None:
+            return 0
+        try:
+            with open(self._events, encoding="utf-8") as stream:
+                lines = stream.read().splitlines()
+        except OSError:
+            self._events = None
+            return 0
+        counts = [int(line[len("oom ") :]) for line in lines if line.startswith("oom ")]
+        return counts[0] if counts else 0
 
 
 def full_of(text: str) -> float:
