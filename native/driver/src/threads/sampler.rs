@@ -37,9 +37,10 @@ const ROWS_PAUSE: Duration = Duration::from_secs(1);
 const TOGETHER: u32 = 4;
 /// Growth of what is resident after which it is told apart what of it counts.
 const GROWTH_BYTES: u64 = 1 << 20;
-/// Looks in a row whose sum somebody's death may have made too large, after which it is believed
-/// all the same.
-const DOUBTS_MAX: u32 = 8;
+/// Two divisions in a row are trusted if they differ by at most one part of so many.
+const STEADY_SHARE: u64 = 16;
+/// Looks in a row with a sum that is not trusted, after which it is believed all the same.
+const DOUBTS_MAX: u32 = 16;
 /// As nice(1) counts it.
 const PRIORITY: i32 = -10;
 /// Looks without growth after which an attempt is still.
@@ -80,7 +81,9 @@ struct Looked {
     /// Bytes that it has, as far as is known.
     bytes: u64,
     still: u32,
-    /// Looks in a row that divided pages while somebody died, and found too much.
+    /// What dividing shared pages came to last.
+    divided: u64,
+    /// Looks in a row that found too much in a sum that is not to be trusted.
     doubts: u32,
     ended: bool,
 }
@@ -158,6 +161,7 @@ impl Looked {
             told_apart: Apart::default(),
             bytes: 0,
             still: 0,
+            divided: 0,
             doubts: 0,
             ended: false,
         }
@@ -228,6 +232,9 @@ impl Looked {
             } else if sum.saturating_sub(apart.shared) > limit || may_divide {
                 (footprints, certain) = self.members.divided();
                 let divided = total(&footprints);
+                // Who maps or leaves pages while others are read makes the sum too large.
+                certain &= self.divided.abs_diff(divided) <= divided / STEADY_SHARE;
+                self.divided = divided;
                 apart.shared = sum.saturating_sub(divided);
                 apart.divide_at = Some(now + now.elapsed() * DIVIDING_SHARE);
                 sum = divided;
@@ -242,7 +249,7 @@ impl Looked {
         if self.doubts == 0 {
             watch.saw(sum);
         }
-        // Whoever always has somebody dying is not spared for ever.
+        // Whoever is never steady is not spared for ever.
         let doubted = (1..DOUBTS_MAX).contains(&self.doubts);
         let exceeds = sum > limit && !doubted && !self.ended;
         let Some(largest) = footprints.first().filter(|_| exceeds) else { return };
