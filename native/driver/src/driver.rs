@@ -92,7 +92,7 @@ impl Driver {
         };
         let tiers = containment.tiers();
         settings.require.check(&tiers)?;
-        let sampled = !tiers.memory.starts_with("cgroup");
+        let sampled = containment.samples_memory();
         let budget = Budget::divide(&settings.memory, &containment.caps(), sampled)?;
         containment.heed(&budget);
         let containment = Arc::new(containment);

@@ -7,12 +7,11 @@ use std::process::Stdio;
 use limpet_driver::containment::{Containment, Limits, Swept, Tier, become_subreaper};
 use limpet_driver::spawn::{Child, spawn};
 use rustix::process::Signal;
-use tempfile::{TempDir, tempdir};
 
 mod process;
 use process::{
-    PYTHON, acting, end, has_ended, instance, is_root, launch, name, pidfd, play, read_all,
-    read_line, reap, role, tiers, wait_readable,
+    PYTHON, Scene, acting, end, has_ended, is_root, launch, name, pidfd, play, read_all, read_line,
+    reap, role, tiers, wait_readable,
 };
 
 /// Tells its pid on standard output, then ignores TERM and HUP and stays. `daemon` is orphaned and
@@ -53,16 +52,7 @@ while True:
     except OSError: pass
 "#;
 
-struct Scene {
-    directory: TempDir,
-    instance: String,
-}
-
 impl Scene {
-    fn new() -> Scene {
-        Scene { directory: tempdir().expect("a directory"), instance: instance() }
-    }
-
     fn start(&self, containment: &Containment, attempt: u32, argv: &[&str]) -> Child {
         let launch = launch(self.directory.path(), argv);
         spawn(containment, &name(&self.instance, attempt), &launch, &Limits::default())

@@ -10,11 +10,12 @@ use limpet_driver::containment::{Containment, Limits, Tier};
 use limpet_driver::spawn::{Child, spawn};
 use rustix::fs::statfs;
 use rustix::process::{Signal, pidfd_send_signal};
-use tempfile::{TempDir, tempdir, tempdir_in};
+use tempfile::tempdir_in;
 
 mod process;
 use process::{
-    PYTHON, acting, end, has_ended, instance, launch, name, play, read_line, tiers, wait_readable,
+    PYTHON, Scene, acting, end, has_ended, instance, launch, name, play, read_line, tiers,
+    wait_readable,
 };
 
 /// What whoever runs this program expects of the system: the tiers of containment and memory, and
@@ -27,16 +28,7 @@ const PROCESSES: u32 = 24;
 const HANG_S: u32 = 120;
 const STAY: &str = "import os, time\nos.write(1, b'here\\n')\ntime.sleep(600)";
 
-struct Scene {
-    directory: TempDir,
-    instance: String,
-}
-
 impl Scene {
-    fn new() -> Scene {
-        Scene { directory: tempdir().expect("a directory"), instance: instance() }
-    }
-
     /// Every containment of this system whose groups keep `limit`.
     fn keeping(&self, limit: &str) -> Vec<Containment> {
         let mut found = tiers(&self.instance);

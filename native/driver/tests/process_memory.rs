@@ -10,11 +10,10 @@ use rustix::process::{Signal, pidfd_send_signal};
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
-use tempfile::{TempDir, tempdir};
 
 mod process;
 use process::{
-    Ended, PYTHON, acting, end, has_ended, instance, launch, name, play, read_line, tiers,
+    Ended, PYTHON, Scene, acting, end, has_ended, launch, name, play, read_line, tiers,
     wait_readable,
 };
 
@@ -117,19 +116,15 @@ def fill(fd):
     for _ in range(10 * limit >> 20): os.write(fd, b'x' * MB)
 ";
 
-struct Scene {
-    directory: TempDir,
-    instance: String,
+/// A scene with a file of ten times the limit.
+fn scene() -> Scene {
+    let scene = Scene::new();
+    let big = std::fs::File::create(scene.directory.path().join("big")).expect("a file");
+    big.set_len(10 * LIMIT).expect("a sparse file");
+    scene
 }
 
 impl Scene {
-    fn new() -> Scene {
-        let directory = tempdir().expect("a directory");
-        let big = std::fs::File::create(directory.path().join("big")).expect("a file");
-        big.set_len(10 * LIMIT).expect("a sparse file");
-        Scene { directory, instance: instance() }
-    }
-
     fn start(&self, containment: &Containment, attempt: u32, code: &str, limits: Limits) -> Child {
         let code = format!("{PRELUDE}{code}");
         let limit = LIMIT.to_string();
@@ -243,7 +238,7 @@ fn acts() {
 }
 
 fn cases() {
-    let scene = Scene::new();
+    let scene = scene();
     for sampling in Sampling::all(&scene.instance) {
         let (tier, sampled) = (sampling.tier(), sampling.containment.samples_memory());
         let stay = "os.write(1, b'here\\n'); time.sleep(600)";
@@ -276,7 +271,7 @@ fn cases() {
 /// Memory is counted where a controller does that and sets no limit.
 #[test]
 fn what_an_attempt_took_is_told_without_a_limit() {
-    let scene = Scene::new();
+    let scene = scene();
     for sampling in Sampling::all(&scene.instance) {
         let code = "bytearray(b'x') * (2 * limit)";
         let found = scene.run(&sampling, code, Limits::default());
@@ -290,7 +285,7 @@ fn what_an_attempt_took_is_told_without_a_limit() {
 /// The host reads what every attempt has, in every tier and without a limit too, while it asks.
 #[test]
 fn memory_of_the_living_is_told_to_who_asks() {
-    let scene = Scene::new();
+    let scene = scene();
     for sampling in Sampling::all(&scene.instance) {
         let code = "k = bytearray(b'x') * limit; os.write(1, b'here\\n'); time.sleep(600)";
         let limited = within(4 * LIMIT);
@@ -329,7 +324,7 @@ fn memory_of_the_living_is_told_to_who_asks() {
 /// A fork bomb meets its bound, and is told by name where nothing keeps it.
 #[test]
 fn processes_and_time_are_bounded_or_named() {
-    let scene = Scene::new();
+    let scene = scene();
     let bomb = "
 count = 1
 try:
@@ -428,7 +423,7 @@ fn cost(scene: &Scene, count: u16, limit: u64) -> u64 {
 #[test]
 #[ignore = "measures for minutes, and judges nothing"]
 fn measures() {
-    let scene = Scene::new();
+    let scene = scene();
     let sampling = Sampling::new(Containment::marker_only(&scene.instance));
     for limit in [64_u64 << 20, 200 << 20] {
         for rate in ["1e9", "1e12"] {

@@ -53,7 +53,7 @@ pub(super) struct Hierarchy {
 impl Hierarchy {
     /// The hierarchy of version 2 (with or without controllers), when its tree is writable.
     pub fn second_version(instance: &str) -> Option<Hierarchy> {
-        let own = own_directory(&read_table("/proc/self/mountinfo")?, &membership()?, "")?;
+        let own = own_group("")?;
         let place = place(&own)?;
         let base = writable_base(place, instance)?;
         // In a threaded subtree a group takes no processes.

@@ -14,12 +14,25 @@ use limpet_driver::launch::Launch;
 use limpet_driver::spawn::{AttemptName, Child};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid};
+use tempfile::{TempDir, tempdir};
 
 pub const PYTHON: &str = "/usr/bin/python3";
 /// Names the role of a program started by [`role`].
 const ROLE: &str = "LIMPET_TEST_ROLE";
 /// Only a test that would hang for ever meets it.
 const HANG: Timespec = Timespec { tv_sec: 120, tv_nsec: 0 };
+
+/// A directory and an instance for one test.
+pub struct Scene {
+    pub directory: TempDir,
+    pub instance: String,
+}
+
+impl Scene {
+    pub fn new() -> Scene {
+        Scene { directory: tempdir().expect("a directory"), instance: instance() }
+    }
+}
 
 /// An instance that no other test has.
 pub fn instance() -> String {
