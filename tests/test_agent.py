@@ -96,6 +96,14 @@ class Bench:
     def puback(self, number: int, refused: str | None = None) -> None:
         self.note(Acknowledged(self.epoch, number, refused))
 
+    def announced(self) -> Bench:
+        """Return itself, connected; the broker has its presence."""
+        self.ready()
+        self.turn()
+        self.puback(1)
+        self.published.clear()
+        return self
+
     def say(self, verdict: str, token: int, **text: Any) -> None:
         self.agent.heard(event("answer", NUMBER_OF[verdict], token, **text))
 
@@ -105,12 +113,7 @@ class Bench:
 
 @pytest.fixture
 def bench(site: Site) -> Bench:
-    bench = Bench(site)
-    bench.ready()
-    bench.turn()
-    bench.puback(1)
-    bench.published.clear()
-    return bench
+    return Bench(site).announced()
 
 
 def test_a_message_is_acknowledged_after_its_answer_reached_the_broker(bench: Bench) -> None:

@@ -147,12 +147,7 @@ def test_a_picture_sums_and_sorts_and_names() -> None:
 
 @pytest.fixture
 def agent(site: Site) -> AgentBench:
-    bench = AgentBench(site)
-    bench.ready()
-    bench.turn()
-    bench.puback(1)
-    bench.published.clear()
-    return bench
+    return AgentBench(site).announced()
 
 
 def look(agent: AgentBench, number: int, source: str = "ops", **fields: Any) -> dict[str, Any]:

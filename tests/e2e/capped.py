@@ -7,7 +7,6 @@ each come in either case; hogs are steps that take ten times their memory, one w
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import signal
@@ -19,10 +18,9 @@ from typing import Any
 
 from brokers import Broker
 from cage import Alone, Cage
-from fleet import AGENT, CONFIG, DEVICE, Controller, Device, step, task, until
+from fleet import AGENT, CONFIG, DEVICE, Controller, Device, expiry, step, task, until
 from liar import Front, Talk
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from load import Load
 from soak import nonsense
 
 import results
@@ -37,7 +35,6 @@ CASES: dict[str, tuple[type[Cage], int]] = {
 STEP_BYTES = 2 * MIB
 OUTSTANDING_MAX = 24
 EXPIRES_S = 20
-PAUSE_S = 0.5
 SAMPLES = 40
 # Between two lies of the broker.
 HONEST_S = 30.0
@@ -75,63 +72,37 @@ HOGS = {
 }
 
 
-class Load:
-    """A client that keeps tasks and nonsense coming and counts what comes back."""
+class Pressing(Load):
+    """Counts ends by kind of task, and the nonsense that has no answer yet."""
 
     def __init__(self, port: int) -> None:
-        self.outcomes: collections.Counter[str] = collections.Counter()
-        self.refused: collections.Counter[str] = collections.Counter()
         # The most that steps of each kind were seen to have.
         self.peaks: dict[str, int] = {}
-        # Each with the time at which it is to be sent, or sent again.
-        self.open: dict[str, float] = {}
         self.over: set[str] = set()
-        self.sent = 0
         # Nonsense without an answer so far; a lie may have taken it.
         self.unanswered = 0
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, "load")
-        self._client.on_message = self._on_message
-        self._client.connect("127.0.0.1", port)
-        self._client.subscribe([(f"limpet/+/{kind}/ops", 1) for kind in ("answer", "result")])
-        self._client.loop_start()
+        super().__init__(port, "ops")
 
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+    def count(self, result: dict[str, Any]) -> None:
+        self.over.add(result["id"])
+        kind = result["id"].rpartition("-")[0]
+        (end,) = {step["outcome"] for step in result["steps"]}
+        self.ended[f"{kind} {end}"] += 1
+        peaks = [step["peak_bytes"] or 0 for step in result["steps"]]
+        self.peaks[kind] = max(self.peaks.get(kind, 0), *peaks)
+        if end != ("out_of_memory" if kind in HOGS else "succeeded"):
+            sys.stderr.write(f"{json.dumps(result)[:1500]}\n")
 
-    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        body = json.loads(message.payload)
-        if "/result/" in message.topic:
-            if self.open.pop(body["id"], None) is None:
-                return
-            self.over.add(body["id"])
-            kind = body["id"].rpartition("-")[0]
-            (end,) = {step["outcome"] for step in body["steps"]}
-            self.outcomes[f"{kind} {end}"] += 1
-            peaks = [step["peak_bytes"] or 0 for step in body["steps"]]
-            self.peaks[kind] = max(self.peaks.get(kind, 0), *peaks)
-            if end != ("out_of_memory" if kind in HOGS else "succeeded"):
-                sys.stderr.write(f"{json.dumps(body)[:1500]}\n")
-        elif body["answer"] == "refused":
-            self.refused[body["code"]] += 1
-            if body["id"] in self.open:
-                self.open[body["id"]] = time.monotonic() + PAUSE_S
-            else:
-                self.unanswered -= 1
-
-    def send(self, payload: bytes) -> None:
-        self.sent += 1
-        self._client.publish(f"limpet/{DEVICE}/task/ops", payload, qos=1)
+    def stray(self) -> None:
+        self.unanswered -= 1
 
 
 def document(task_id: str) -> bytes:
     """Return a task: a plain process, or a hog of the kind in its id."""
     kind = task_id.rpartition("-")[0]
     argv = HOGS.get(kind, ["/bin/true"])
-    made = task(task_id, [step("s", *argv, start_to_close="30s", on_interruption="rerun")])
-    expires = time.gmtime(time.time() + EXPIRES_S)
-    made["expires_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", expires)
-    return frame(json.dumps(made).encode())
+    only = step("s", *argv, start_to_close="30s", on_interruption="rerun")
+    return frame(json.dumps(task(task_id, [only], expires_at=expiry(EXPIRES_S))).encode())
 
 
 def garbage(talk: Talk) -> None:
@@ -177,7 +148,7 @@ class Scene:
         config.write_text(settings)
         self.cage = kind(inner, cap_bytes)
         self.controller = Controller(self._broker)
-        self.load = Load(self._broker.port)
+        self.load = Pressing(self._broker.port)
         self.device.start(AGENT_SOON, self.cage.argv)
         self.presence = self.controller.wait_online()
         self.controller.close()
@@ -239,14 +210,14 @@ def press(scene: Scene, tasks: int, messages: int, hogs: int) -> dict[str, Any]:
             lying, load.unanswered = False, 0
         if len(samples) < SAMPLES * len(load.over) // total:
             samples.append(scene.held())
-            sys.stderr.write(f"{samples[-1]} {dict(load.outcomes)} {dict(load.refused)}\n")
+            sys.stderr.write(f"{samples[-1]} {dict(load.ended)} {dict(load.refused)}\n")
         time.sleep(0.005)
     return {
         "tasks": tasks,
         "hogs": hogs,
         "messages": load.sent,
         "lies": lies,
-        "outcomes": dict(sorted(load.outcomes.items())),
+        "outcomes": dict(sorted(load.ended.items())),
         "refused": dict(sorted(load.refused.items())),
         "peak bytes": dict(sorted(load.peaks.items())),
         "seconds": round(time.monotonic() - began),

@@ -246,10 +246,14 @@ class Controller:
         return newest
 
 
+def expiry(after_s: float) -> str:
+    """Return the `expires_at` of so many seconds from now."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + after_s))
+
+
 def task(task_id: str, steps: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    """Return a task document that expires in an hour."""
-    expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
-    return {"limpet": 1, "id": task_id, "expires_at": expires, "steps": steps, **more}
+    """Return a task document that expires in an hour, unless it says otherwise."""
+    return {"limpet": 1, "id": task_id, "expires_at": expiry(3600), "steps": steps, **more}
 
 
 def step(name: str, *argv: str, **more: Any) -> dict[str, Any]:

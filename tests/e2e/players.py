@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from brokers import Broker
-from fleet import AGENT, PATIENCE_S, Controller, Device, step, task, until
+from fleet import AGENT, PATIENCE_S, Controller, Device, expiry, step, task, until
 from naive import RESULTS, TASKS
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -66,10 +66,8 @@ class Limpet:
         self._controller.close()
 
     def send(self, task_id: str, argv: list[str], timeout_s: float, expires_s: float) -> None:
-        document = task(task_id, [step("it", *argv, start_to_close=f"{timeout_s:g}s")])
-        expires = time.gmtime(time.time() + expires_s)
-        document["expires_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", expires)
-        self._controller.send(document)
+        only = step("it", *argv, start_to_close=f"{timeout_s:g}s")
+        self._controller.send(task(task_id, [only], expires_at=expiry(expires_s)))
 
     def flood(self, payload: bytes) -> None:
         self._controller.send_bytes(payload)

@@ -7,7 +7,6 @@ device, so it needs root), where every block and every flush can be counted.
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import subprocess
@@ -18,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from brokers import Broker
-from fleet import AGENT, CONFIG, DEVICE, Controller, Device, step, task, until
-from paho.mqtt import client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from fleet import AGENT, CONFIG, Controller, Device, expiry, step, task, until
+from load import Load
 
 import results
 from limpet.codec import frame
@@ -34,8 +32,6 @@ IDLE_S = 60
 OUTSTANDING_MAX = 48
 # An id is remembered until its task expires: short enough that the table has room.
 EXPIRES_S = 15
-# Before a refused task is sent again.
-PAUSE_S = 0.5
 SAMPLES = 20
 
 LIMITS = """\
@@ -94,40 +90,6 @@ class OwnDevice:
 
     def _field(self, number: int) -> int:
         return int(self._stat.read_text().split()[number])
-
-
-class Load:
-    """A client that sends without looking and counts what comes back."""
-
-    def __init__(self, port: int) -> None:
-        self.ended: collections.Counter[str] = collections.Counter()
-        self.refused: collections.Counter[str] = collections.Counter()
-        # Each with the time at which it is to be sent, or sent again.
-        self.open: dict[str, float] = {}
-        self.messages = 0
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, "load")
-        self._client.on_message = self._on_message
-        self._client.connect("127.0.0.1", port)
-        self._client.subscribe([(f"limpet/+/{kind}/load", 1) for kind in ("answer", "result")])
-        self._client.loop_start()
-
-    def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
-
-    def _on_message(self, _client: object, _data: object, message: paho.MQTTMessage) -> None:
-        self.messages += 1
-        body = json.loads(message.payload)
-        if "/result/" in message.topic:
-            if self.open.pop(body["id"], None) is not None:
-                self.ended[body["outcome"]] += 1
-        elif body["answer"] == "refused":
-            self.refused[body["code"]] += 1
-            if body["id"] in self.open:
-                self.open[body["id"]] = time.monotonic() + PAUSE_S
-
-    def send(self, payload: bytes) -> None:
-        self._client.publish(f"limpet/{DEVICE}/task/load", payload, qos=1)
 
 
 def run(*argv: str) -> str:
@@ -209,7 +171,7 @@ def soak(load: Load, pid: int, tasks: int) -> dict[str, Any]:
     return {
         "tasks": tasks,
         "messages sent": sent,
-        "messages heard": load.messages,
+        "messages heard": load.heard,
         "outcomes": dict(load.ended),
         "refused": dict(load.refused),
         "seconds": round(time.monotonic() - began),
@@ -222,10 +184,7 @@ def document(task_id: str) -> bytes:
     number = int(task_id.rpartition("-")[2])
     sleep = {"name": "s", "tool": "sleep", "input": {"duration": "1ms"}}
     one = sleep if number % 8 else step("s", "/bin/true")
-    made = task(task_id, [one])
-    expires = time.gmtime(time.time() + EXPIRES_S)
-    made["expires_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", expires)
-    return frame(json.dumps(made).encode())
+    return frame(json.dumps(task(task_id, [one], expires_at=expiry(EXPIRES_S))).encode())
 
 
 def nonsense(number: int) -> bytes:
@@ -247,7 +206,7 @@ def measure(directory: Path, tasks: int) -> dict[str, Any]:
         (directory / "policy.toml").read_text().replace('source = "ops"', 'source = "*"')
     )
     device.start(OBSERVED)
-    controller, load = Controller(broker), Load(broker.port)
+    controller, load = Controller(broker), Load(broker.port, "load")
     try:
         controller.wait_online()
         assert device.process is not None
