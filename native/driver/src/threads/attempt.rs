@@ -217,6 +217,10 @@ impl Live {
         } else {
             Exit::Signal(status.terminating_signal().unwrap_or(0))
         };
+        // Before it is judged: its last words may say why it failed.
+        for pipe in 0..3 {
+            self.read(pipe, buffer, now_ms);
+        }
         let exit = match self.exceeded(pid, ended) {
             Some(detail) => {
                 self.reason = Some(("memory_exceeded".to_owned(), detail));
@@ -226,9 +230,6 @@ impl Live {
         };
         (self.exit, self.ended_ms) = (Some(exit), wall_ms);
         self.pidfd = None;
-        for pipe in 0..3 {
-            self.read(pipe, buffer, now_ms);
-        }
         if let Some(report) = self.report.take() {
             self.summary = report.finish(now_ms);
         }

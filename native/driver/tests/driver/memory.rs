@@ -89,6 +89,16 @@ fn a_reserve_that_is_refused_is_told_so() {
     assert!(told["peak_bytes"].as_u64() < Some(LIMIT), "{told:#}");
 }
 
+/// One allocation that is refused leaves nothing to be seen but what the program says last.
+#[test]
+fn a_program_that_says_it_ran_out_is_believed() {
+    let mut rig = Rig::without_groups();
+    let told = run(&mut rig, python("kept = bytearray(1 << 40)"));
+    let detail = assert_exceeded(&told);
+    assert!(detail.ends_with("it failed, and had said \"MemoryError\""), "{detail}");
+    assert_eq!(told["exit_code"], json!(null));
+}
+
 /// A failure that has nothing to do with memory stays one.
 #[test]
 fn a_small_failure_is_not_taken_for_a_lack_of_memory() {
