@@ -72,7 +72,9 @@ def test_the_socket_shows_what_a_step_holds(tmp_path: Path) -> None:
 def drawn_and_left(device: Device) -> None:
     """On a terminal it draws over what it has drawn; Ctrl-C gives the terminal back."""
     ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "limpet", "top", "--config", config(device)]
+    # As on a terminal: whoever started the tests in the background had them ignore Ctrl-C.
+    heed = ["env", "--default-signal=INT", sys.executable]
+    command = [*heed, "-m", "limpet", "top", "--config", config(device)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime"), "TERM": "xterm"}
     with subprocess.Popen(command, env=environment, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
