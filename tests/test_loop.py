@@ -110,7 +110,7 @@ class Bench:
         )
         self.signals = Signals()
         self.held_bytes = 0
-        self.memory = Memory(100 << 20, self.clock.boot_ms(), lambda: self.held_bytes, lambda: 0.0)
+        self.memory = Memory(100 << 20, self.clock.boot_ms(), lambda: self.held_bytes, lambda: None)
         self.loop = Loop(
             self.core,  # type: ignore[arg-type]
             self.link,

@@ -17,7 +17,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.held = 10 * MIB
-        self.pressed = 0.0
+        self.pressed: str | None = None
         self.now_ms = 0
         self.memory = Memory(100 * MIB, 0, lambda: self.held, lambda: self.pressed)
 
@@ -83,23 +83,25 @@ def test_only_an_agent_that_grew_slowly_is_to_start_anew() -> None:
 
 def test_a_kernel_that_presses_is_a_reason() -> None:
     bench = Bench()
-    bench.pressed = 9.99
+    bench.pressed = "it is short"
+    assert bench.look() == "it is short"
+    bench.pressed = None
     assert bench.look() is None
-    bench.pressed = 12.5
-    assert bench.look() == "all wait for memory 12.5% of the time, says the kernel"
 
 
 def test_pressure_is_read_from_the_group_that_counts_us(tmp_path: Path) -> None:
     file = tmp_path / "memory.pressure"
-    file.write_text(
+    text = (
         "some avg10=55.00 avg60=1.00 avg300=0.00 total=1\n"
         "full avg10=12.34 avg60=0.10 avg300=0.00 total=1\n"
     )
+    file.write_text(text)
     pressure = Pressure(str(tmp_path))
-    assert pressure() == 12.34
+    assert pressure() == "all wait for memory 12.34% of the time, says the kernel"
+    file.write_text(text.replace("12.34", "9.99"))
+    assert pressure() is None
     file.unlink()
-    assert pressure() == 0.0
-    assert 0.0 <= Pressure(None)() <= 100.0
+    assert pressure() is None
 
 
 def test_a_group_that_was_out_of_memory_presses_once(tmp_path: Path) -> None:
@@ -107,11 +109,12 @@ def test_a_group_that_was_out_of_memory_presses_once(tmp_path: Path) -> None:
     events.write_text("low 0\nhigh 3\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n")
     (tmp_path / "memory.pressure").write_text("")
     pressure = Pressure(str(tmp_path))
-    assert pressure() == 0.0, "what was before us is not our affair"
+    assert pressure() is None, "what was before us is not our affair"
     events.write_text("low 0\nhigh 3\nmax 9\noom 3\noom_kill 1\n")
-    assert [pressure(), pressure()] == [100.0, 0.0]
+    told = "the memory that the agent and its steps share ran out, says the kernel"
+    assert [pressure(), pressure()] == [told, None]
     events.unlink()
-    assert pressure() == 0.0
+    assert pressure() is None
 
 
 @pytest.mark.parametrize("text", ["", "some avg10=1.00", "full avg10=", "full avg10=x total=1"])

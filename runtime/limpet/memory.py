@@ -51,7 +51,7 @@ class Memory:
         budget_bytes: int,
         now_ms: int,
         used: Callable[[], int],
-        pressure: Callable[[], float],
+        pressure: Callable[[], str | None],
     ) -> None:
         """`used` and `pressure` are `used_bytes` and a `Pressure`, or a test's."""
         self._budget = budget_bytes
@@ -87,10 +87,7 @@ class Memory:
         if self._part(used) >= REFUSE:
             held = format_size(used >> 10 << 10)
             return f"the agent has {held} of the {format_size(self._budget)} it may have"
-        pressed = self._pressure()
-        if pressed >= PRESSED:
-            return f"all wait for memory {pressed:g}% of the time, says the kernel"
-        return None
+        return self._pressure()
 
     @property
     def deadline_ms(self) -> int | None:
@@ -109,7 +106,7 @@ def used_bytes() -> int:
 
 
 class Pressure:
-    """Reads how hard the kernel presses for memory, where it says so."""
+    """Reads whether the kernel is short of memory for us, where it says so."""
 
     __slots__ = ("_events", "_file", "_ooms")
 
@@ -121,14 +118,18 @@ class Pressure:
         self._events = f"{group}/memory.events" if group else None
         self._ooms = self._count()
 
-    def __call__(self) -> float:
-        """Return percent of the last ten seconds; 0 where the kernel does not say.
-
-        All of it, if an allocation of our group has failed at its cap since the last call.
-        """
+    def __call__(self) -> str | None:
+        """Return how it is short of it, as a sentence for a person; None if it does not say so."""
         before, self._ooms = self._ooms, self._count()
         if self._ooms > before:
-            return 100.0
+            return "the memory that the agent and its steps share ran out, says the kernel"
+        waited = self._waited()
+        if waited < PRESSED:
+            return None
+        return f"all wait for memory {waited:g}% of the time, says the kernel"
+
+    def _waited(self) -> float:
+        """Return percent of the last ten seconds; 0 where the kernel does not say."""
         if self._file is None:
             return 0.0
         try:

@@ -167,7 +167,7 @@ class World:
             self.link,
             self.agent,
             Health({}),
-            Memory(1 << 30, 0, lambda: 0, lambda: 0.0),
+            Memory(1 << 30, 0, lambda: 0, lambda: None),
             None,
             Signals(self),  # type: ignore[arg-type]
             Clock(self),
