@@ -485,9 +485,13 @@ impl Timer {
                 Effect::Start { attempt, task, step, number, .. } => {
                     self.start(attempt, task, step, number);
                 }
-                Effect::Signal { attempt, signal } => {
+                Effect::Signal { attempt, signal, due } => {
                     if let Some(live) = self.live_of(attempt) {
                         live.signal(signal);
+                    }
+                    let now = self.parts.clock.at();
+                    if let Some(live) = self.live_of(attempt) {
+                        live.late_us = due.map(|due| now.0.saturating_sub(due.0) / 1_000);
                     }
                     self.parts.spawner.send(spawner::Order::Signal { attempt, signal });
                 }
