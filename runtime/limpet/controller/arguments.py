@@ -33,8 +33,8 @@ EXIT_INTERRUPTED = 130
 OVERVIEW = """\
 an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, surviving power cuts
 
-on the device     run, status, tasks, record, explain, logs, doctor, init, config check,
-                    policy show, journal show, replay
+on the device     run, status, tasks, record, explain, logs, doctor, selftest, init,
+                    config check, policy show, journal show, replay
 on this machine   try, task check, demo
 for the fleet     submit, retry, cancel, watch, top, devices; all but devices with --local as
                     well: over the agent's own socket, though no broker can be reached
@@ -230,6 +230,15 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     inner = policy.add_subparsers(metavar="COMMAND", required=True)
     show = _add(inner, "show", _policy_show, "show who may run what, and which line says so")
     doctor = _add(commands, "doctor", _doctor, "say what this machine lends, and what to do")
+    selftest = _add(
+        commands,
+        "selftest",
+        _selftest,
+        "prove on this machine, without a broker, that this executable works here; a few seconds",
+        "limpet selftest",
+        "limpet selftest --state /var/lib/limpet    # on the disk that the agent will use",
+    )
+    selftest.add_argument("--state", metavar="DIR", help="make the files below DIR for a while")
     status = _add(commands, "status", _status, "ask the agent of this machine how it is")
     tasks = _add(
         commands,
@@ -401,6 +410,12 @@ def _doctor(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import doctor
 
     return doctor.examine(screen, parsed.config)
+
+
+def _selftest(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import selftest
+
+    return selftest.run(screen, parsed.state)
 
 
 def _explain(screen: Screen, parsed: argparse.Namespace) -> int:
