@@ -132,8 +132,16 @@ def _add_local(commands: argparse._SubParsersAction[_Parser]) -> None:
     trial.add_argument("--state", metavar="DIR", help="keep journal and files here")
     trial.add_argument("--allow-reboot", action="store_true", help="let the task reboot us")
     _add(commands, "demo", _demo, "show what limpet does: a broker, an agent, a task; a minute")
-    init = _add(commands, "init", _init, "write a first configuration; nothing is overwritten")
-    init.add_argument("directory", nargs="?", default="limpet", metavar="DIR")
+    init = _add(
+        commands,
+        "init",
+        _init,
+        "write a first configuration; nothing is overwritten",
+        "limpet init device            # to try it: a tool and a task that we may send",
+        "limpet init --system          # for a service: in /etc/limpet, and nothing is allowed yet",
+    )
+    init.add_argument("directory", nargs="?", metavar="DIR", help="default: limpet")
+    init.add_argument("--system", action="store_true", help="a policy that allows nothing")
 
 
 def _add_fleet(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -451,7 +459,9 @@ def _record(screen: Screen, parsed: argparse.Namespace) -> int:
 def _init(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import device
 
-    return device.init(screen, parsed.directory, _login())
+    if parsed.system:
+        return device.init_system(screen, parsed.directory or os.path.dirname(CONFIG_FILE))
+    return device.init(screen, parsed.directory or "limpet", _login())
 
 
 def _demo(screen: Screen, parsed: argparse.Namespace) -> int:
