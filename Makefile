@@ -33,7 +33,11 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped valgrind loom mutants mutants-core
-.PHONY: build lock header clean prerequisites
+.PHONY: build lock header deb image test-carriers clean prerequisites
+
+# What `make freeze` makes for ARCH, and all carriers carry: x86_64, aarch64 or armv7.
+ARCH ?= x86_64
+FROZEN ?= dist/limpet-$(ARCH)
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -98,10 +102,22 @@ mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 
+deb: $(BUILT) $(FROZEN) ## Make the Debian package of what `make freeze` made; ARCH=x86_64|aarch64|armv7
+	@packaging/prerequisites.sh deb
+	packaging/deb/build.sh $(FROZEN) dist
+
+test-carriers: $(BUILT) $(FROZEN) ## Install, upgrade and run the carriers of the frozen file; needs root
+	@packaging/prerequisites.sh carriers
+	LIMPET_FROZEN=$(FROZEN) PATH=$$PATH:/usr/sbin:/sbin $(BIN)/pytest tests/carriers
+
+$(FROZEN):
+	@echo 'cannot package $@: it is not there (make freeze ARCH=$(ARCH) makes it)' >&2; exit 1
+
 lock: | prerequisites ## Lock the newest Python packages that pyproject.toml allows
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/pip install --quiet pip-tools==$(PIP_TOOLS_VERSION)
-	$(PIP_COMPILE) --all-build-deps --extra test --extra check -o $(LOCK) pyproject.toml
+	$(PIP_COMPILE) --all-build-deps --extra test --extra check --extra package \
+	    -o $(LOCK) pyproject.toml
 	$(PIP_COMPILE) --constraint $(LOCK) --all-build-deps --extra freeze \
 	    -o $(FREEZE_LOCK) pyproject.toml
 
