@@ -36,8 +36,10 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
 .PHONY: build lock header deb image test-carriers clean prerequisites
 
 # What `make freeze` makes for ARCH, and all carriers carry: x86_64, aarch64 or armv7.
+ARCHS := x86_64 aarch64 armv7
 ARCH ?= x86_64
 FROZEN ?= dist/limpet-$(ARCH)
+IMAGE_FILES := $(if $(filter file,$(origin ARCH)),$(patsubst %,dist/limpet-%,$(ARCHS)),$(FROZEN))
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,12 +108,16 @@ deb: $(BUILT) $(FROZEN) ## Make the Debian package of what `make freeze` made; A
 	@packaging/prerequisites.sh deb
 	packaging/deb/build.sh $(FROZEN) dist
 
+image: $(BUILT) $(IMAGE_FILES) ## Make one image for all platforms, or with ARCH for one
+	@packaging/prerequisites.sh image
+	packaging/oci/build.sh dist/limpet.oci.tar $(IMAGE_FILES)
+
 test-carriers: $(BUILT) $(FROZEN) ## Install, upgrade and run the carriers of the frozen file; needs root
 	@packaging/prerequisites.sh carriers
 	LIMPET_FROZEN=$(FROZEN) PATH=$$PATH:/usr/sbin:/sbin $(BIN)/pytest tests/carriers
 
-$(FROZEN):
-	@echo 'cannot package $@: it is not there (make freeze ARCH=$(ARCH) makes it)' >&2; exit 1
+$(sort $(FROZEN) $(IMAGE_FILES)):
+	@echo 'cannot package $@: it is not there (make freeze makes it)' >&2; exit 1
 
 lock: | prerequisites ## Lock the newest Python packages that pyproject.toml allows
 	$(PYTHON) -m venv --clear build/lock

@@ -59,8 +59,10 @@ deb | carriers)
 esac
 case "${1-}" in
 image | carriers)
-    need buildah buildah
     need apt-get apt
+    need buildah buildah
+    need dpkg-deb dpkg
+    need readelf binutils
     ;;
 esac
 if [ "${1-}" = carriers ]; then

@@ -274,13 +274,18 @@ def _try(bench: Bench, task: dict[str, Any]) -> list[dict[str, Any]]:
 def _kill_in_mid_step(bench: Bench, file: str) -> None:
     """Try the task in `file` in a process of its own, and kill that once a step is at work."""
     words = ["try", file, "--tools", bench.tools, "--state", bench.state, "--json"]
+    heard: dict[str, Any] = {}
     with subprocess.Popen([*_command(), *words], stdout=subprocess.PIPE) as process:
         if process.stdout is None:
             raise Unproven("it has no standard output")
-        at_work = any(json.loads(line).get("progress") for line in process.stdout)
-        process.kill()
-    if not at_work:
-        raise Unproven(f"no step came to work: it ended with {process.returncode}")
+        for line in process.stdout:
+            heard = json.loads(line)
+            if heard.get("progress"):
+                process.kill()
+                return
+    for step in heard.get("steps", []):
+        _expect(step, "succeeded")
+    raise Unproven(f"no step came to work: it ended with {process.returncode}")
 
 
 def _expect(step: dict[str, Any], outcome: str) -> None:
