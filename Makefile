@@ -33,13 +33,14 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped valgrind loom mutants mutants-core
-.PHONY: build lock header deb image test-carriers clean prerequisites
+.PHONY: build lock header deb image test-carriers test-systemd clean prerequisites
 
 # What `make freeze` makes for ARCH, and all carriers carry: x86_64, aarch64 or armv7.
 ARCHS := x86_64 aarch64 armv7
 ARCH ?= x86_64
 FROZEN ?= dist/limpet-$(ARCH)
-IMAGE_FILES := $(if $(filter file,$(origin ARCH)),$(patsubst %,dist/limpet-%,$(ARCHS)),$(FROZEN))
+# An image is for all of them, unless one is named.
+IMAGE_FILES := $(if $(filter file,$(origin ARCH)),$(ARCHS:%=dist/limpet-%),$(FROZEN))
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,7 +105,7 @@ mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 
-deb: $(BUILT) $(FROZEN) ## Make the Debian package of what `make freeze` made; ARCH=x86_64|aarch64|armv7
+deb: $(BUILT) $(FROZEN) ## Make the Debian package of the frozen file for ARCH
 	@packaging/prerequisites.sh deb
 	packaging/deb/build.sh $(FROZEN) dist
 
@@ -112,9 +113,13 @@ image: $(BUILT) $(IMAGE_FILES) ## Make one image for all platforms, or with ARCH
 	@packaging/prerequisites.sh image
 	packaging/oci/build.sh dist/limpet.oci.tar $(IMAGE_FILES)
 
-test-carriers: $(BUILT) $(FROZEN) ## Install, upgrade and run the carriers of the frozen file; needs root
+test-carriers: $(BUILT) $(FROZEN) ## Install, upgrade and run the package and the image; needs root
 	@packaging/prerequisites.sh carriers
 	LIMPET_FROZEN=$(FROZEN) PATH=$$PATH:/usr/sbin:/sbin $(BIN)/pytest tests/carriers
+
+test-systemd: $(BUILT) $(FROZEN) ## Run the package under systemd in an emulated machine; needs root
+	@packaging/prerequisites.sh carriers
+	LIMPET_FROZEN=$(FROZEN) PYTHONPATH=tests:tests/e2e:tests/vm $(BIN)/python tests/carriers/booted.py
 
 $(sort $(FROZEN) $(IMAGE_FILES)):
 	@echo 'cannot package $@: it is not there (make freeze makes it)' >&2; exit 1

@@ -46,12 +46,18 @@ def build_package(file: Path, directory: Path, version: str) -> Path:
     return Path(done.stdout.strip())
 
 
-def fetch_debian(target: Path) -> None:
+def fetch_debian(target: Path, *packages: str) -> None:
+    """Fetch a minimal Debian with `packages`, as an archive."""
     release = platform.freedesktop_os_release()["VERSION_CODENAME"]
     sources = next((str(file) for file in SOURCES if file.exists()), "")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name("part-debian.tar")
-    command = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=adduser"]
+    part = target.with_name(f"part-{target.name}")
+    command = [
+        "mmdebstrap",
+        "--quiet",
+        "--variant=minbase",
+        f"--include={','.join(('adduser', *packages))}",
+    ]
     command += ["--aptopt=Acquire::Languages none", release, str(part), sources]
     subprocess.run(command, check=True)
     part.rename(target)
