@@ -110,15 +110,16 @@ impl Sampler<'_> {
         let due = self.looked.iter().filter(|(_, one)| rows || one.is_due(now));
         let (still, growing): (Vec<_>, Vec<_>) =
             due.map(|(&attempt, one)| (attempt, one.is_still())).partition(|&(_, still)| still);
+        let swapping = is_swapping();
         let began = thread_time();
         if still.len() + growing.len() > 0 {
             let mut all: Vec<&mut Members> =
                 self.looked.values_mut().map(|one| &mut one.members).collect();
             self.births.notice(self.containment, &mut all, now);
         }
-        still.into_iter().for_each(|(attempt, _)| self.look(attempt));
+        still.into_iter().for_each(|(attempt, _)| self.look(attempt, swapping));
         self.pace.spent(thread_time().saturating_sub(began), now);
-        growing.into_iter().for_each(|(attempt, _)| self.look(attempt));
+        growing.into_iter().for_each(|(attempt, _)| self.look(attempt, swapping));
         if rows {
             board.put_rows(self.looked.values().map(Looked::row).collect(), now);
         }
@@ -133,11 +134,11 @@ impl Sampler<'_> {
         }
     }
 
-    fn look(&mut self, attempt: AttemptRef) {
+    fn look(&mut self, attempt: AttemptRef, swapping: bool) {
         let Some(one) = self.looked.get_mut(&attempt) else { return };
         one.members.update(&self.births);
         if one.subject.sampled {
-            one.sample(self.containment);
+            one.sample(self.containment, swapping);
         } else {
             one.count();
         }
@@ -197,7 +198,7 @@ impl Looked {
     }
 
     /// Sums what counts, as cheaply as will do, and ends whoever has too much.
-    fn sample(&mut self, containment: &Containment) {
+    fn sample(&mut self, containment: &Containment, swapping: bool) {
         let cheap = self.members.cheap();
         let last = self.told_apart;
         let grown = cheap.resident > last.cheap.resident + GROWTH_BYTES;
@@ -207,7 +208,7 @@ impl Looked {
         let most = last.bytes + cheap.resident.saturating_sub(last.cheap.resident);
         let limit = self.subject.limit_bytes.unwrap_or(u64::MAX);
         self.still = if grown || others { 0 } else { self.still.saturating_add(1) };
-        if grown || others || most > limit || is_swapping() {
+        if grown || others || most > limit || swapping {
             self.tell_apart(containment, cheap, limit);
         } else {
             self.bytes = most.saturating_sub(last.shared);
