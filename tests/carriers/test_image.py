@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ class Engine:
     """podman with a storage of its own."""
 
     def __init__(self, directory: Path) -> None:
-        places = ("--root", str(directory / "root"), "--runroot", str(directory / "run"))
+        names = ("root", "runroot", "tmpdir")
+        places = [f"--{name}={directory / name}" for name in names]
         self._command = ["podman", *places, *ENGINE, "--events-backend", "file"]
 
     def run(self, *words: str, code: int | None = 0) -> str:
@@ -73,6 +75,7 @@ class Engine:
 def engine(archive: Path) -> Iterator[Engine]:
     """An engine that has the image as `limpet`."""
     needs("podman", "runc")
+    there = set(groups())
     # podman refuses a path as long as pytest's are.
     with tempfile.TemporaryDirectory(prefix="limpet-") as directory:
         engine = Engine(Path(directory))
@@ -81,6 +84,24 @@ def engine(archive: Path) -> Iterator[Engine]:
         yield engine
         engine.run("rm", "--all", "--force", "--time", "1", "--volumes")
         engine.run("rmi", "--all", "--force")
+    # A container's monitor ends after it.
+    until(lambda: removed(set(groups()) - there), "the end of the containers' groups")
+
+
+def groups() -> Iterable[Path]:
+    """Return what podman leaves behind in each hierarchy of control groups."""
+    return Path("/sys/fs/cgroup").glob("**/libpod_parent")
+
+
+def removed(groups: set[Path]) -> bool:
+    """Remove the groups that are empty; whether all were."""
+    for group in groups:
+        for inner in sorted((path for path in group.rglob("*") if path.is_dir()), reverse=True):
+            with contextlib.suppress(OSError):
+                inner.rmdir()
+        with contextlib.suppress(OSError):
+            group.rmdir()
+    return not any(group.exists() for group in groups)
 
 
 def start(engine: Engine, directory: Path, broker: Broker, *options: str) -> None:
