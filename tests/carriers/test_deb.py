@@ -90,8 +90,7 @@ def test_what_is_installed_works_there(package: Package, debian: Debian) -> None
     """In a Debian without Python, a compiler or anything else of ours."""
     debian.install(package(OLD))
     assert not list(debian.root.glob("usr/bin/python*"))
-    said = debian.run("limpet", "selftest", "--state", "/var/lib", code=None)
-    assert "fail" not in said and "restart" in said, said
+    debian.run("limpet", "selftest", "--state", "/var/lib")
 
 
 def test_an_upgrade_in_mid_task_drains_and_the_new_version_ends_it(
