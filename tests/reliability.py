@@ -186,11 +186,14 @@ def sampled(told: Measured) -> str:
         f"{cost['limit bytes'] // mib} MiB"
         for cost in told["cost"]
     )
-    slowest = max(start["median microseconds"] for start in told["start"])
-    plain = told["start"][-1]["median microseconds"]
-    starts = (
-        f"a step starts in {plain} µs without control groups and in {slowest} µs at most with them "
-        f"({slowest / plain:.2f} times), in the median"
+    starts = "; ".join(
+        f"{how} a step starts in {plain} µs without control groups and in {slowest} µs at most "
+        f"with them ({slowest / plain:.2f} times), in the median"
+        for pause, how in ((0, "one after the other"), (100, "after a tenth of a second of rest"))
+        for *grouped, plain in [
+            [it["median microseconds"] for it in told["start"] if it["pause ms"] == pause]
+        ]
+        for slowest in [max(grouped)]
     )
     return f"{rows}; {costs}; {starts} (load of the machine before: {told['load before']:g})"
 

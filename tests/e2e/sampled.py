@@ -41,8 +41,9 @@ def summary(lines: list[list[str]], load: float) -> dict[str, Any]:
             share = round(int(words[3]) / 10_000, 2)
             costs.append({"steps": int(words[1]), "limit bytes": int(words[2]), "percent": share})
         if words[:1] == ["start"]:
-            tier = f"{words[1]}, memory {words[2]}"
-            starts.append({"tier": tier, "median microseconds": int(words[3])})
+            tier = f"{words[2]}, memory {words[3]}"
+            told = {"pause ms": int(words[1]), "tier": tier, "median microseconds": int(words[4])}
+            starts.append(told)
     rows = [
         {
             "limit bytes": limit,

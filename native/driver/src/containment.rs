@@ -28,6 +28,7 @@ use rustix::process::{
 use crate::budget::{Budget, Caps, OVERSHOOT_BYTES};
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
 use census::{Identity, Process, carries, census};
+pub(crate) use cgroup::Entrances;
 use cgroup::Hierarchy;
 pub(crate) use footprint::{is_swapping, number};
 use limits::Controllers;
@@ -257,11 +258,11 @@ impl Containment {
 
     /// Forks the leader of `cell` with `fork` and registers it, so that nobody takes it for a stray
     /// in between.
-    pub(crate) fn start(
+    pub(crate) fn start<E>(
         &self,
         cell: &mut Cell,
-        fork: impl FnOnce() -> io::Result<Pid>,
-    ) -> io::Result<Pid> {
+        fork: impl FnOnce() -> Result<Pid, E>,
+    ) -> Result<Pid, E> {
         self.leaders.forks.fetch_add(1, Ordering::SeqCst);
         let forked = fork();
         if let Ok(leader) = forked {
@@ -448,6 +449,11 @@ impl Cell {
     /// The attempt's control groups, one per hierarchy; their process lists are `cgroup.procs`.
     pub fn groups(&self) -> &[PathBuf] {
         &self.target.groups
+    }
+
+    /// Opens the ways into its control groups.
+    pub(crate) fn entrances(&self) -> io::Result<Entrances> {
+        Entrances::open(&self.target.groups)
     }
 
     /// What tells the memory it takes, where anything does; only once.

@@ -13,14 +13,11 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use rustix::fs::{
     MemfdFlags, OFlags, SealFlags, fchown, fcntl_add_seals, fcntl_getfl, fcntl_setfl,
 };
-use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getegid, geteuid, getpid, kill_process,
@@ -31,20 +28,17 @@ use crate::containment::{Cell, Containment, Limits};
 use crate::launch::Launch;
 use account::Account;
 pub(crate) use child::stop_ignoring;
-use child::{Plan, REPORT_FD, Stage, Strings, follow, stage_of};
+use child::{Plan, REPORT_FD, Stage, Strings, aside};
 
 mod account;
 mod child;
+mod clone;
 mod directory;
 
 /// Environment name of the entry that marks every process of an attempt.
 pub const MARKER: &str = "LIMPET_ATTEMPT";
 /// Environment name that holds the number of the report descriptor.
 const REPORT: &str = "LIMPET_FD";
-/// Starts before giving up on [`TAKEN`]: one is rare, and needs another thread each time.
-const TRIES: u32 = 16;
-/// Code of a start in whose course another thread let go of descriptor 3.
-const TAKEN: &str = "descriptor_taken";
 /// Most bytes for standard input, all of which are kept in memory.
 const STDIN_BYTES: usize = 64 * 1024;
 /// Largest secret.
@@ -94,7 +88,7 @@ pub struct Child {
 pub struct SpawnError {
     /// Stable reason: `argument_invalid`, `environment_invalid`, `secret_unreadable`,
     /// `user_unknown`, `user_refused`, `directory_unusable`, `containment_failed`,
-    /// `descriptor_taken`, `exec_failed` or `spawn_failed`.
+    /// `exec_failed` or `spawn_failed`.
     pub code: &'static str,
     /// One sentence for a person.
     pub detail: String,
@@ -114,24 +108,6 @@ pub fn spawn(
     launch: &Launch,
     limits: &Limits,
 ) -> Result<Child, SpawnError> {
-    let mut started = start(containment, name, launch, limits);
-    for _ in 1..TRIES {
-        match started {
-            Err(ref error) if error.code == TAKEN => {
-                started = start(containment, name, launch, limits);
-            }
-            _ => break,
-        }
-    }
-    started
-}
-
-fn start(
-    containment: &Containment,
-    name: &AttemptName,
-    launch: &Launch,
-    limits: &Limits,
-) -> Result<Child, SpawnError> {
     let program = program(launch)?;
     let account = launch.user.as_deref().map(account).transpose()?.flatten();
     let environment = environment(name, launch)?;
@@ -144,31 +120,23 @@ fn start(
         .map_err(|cause| failure("containment_failed", "create the control groups", &cause))?;
     let plumb = |cause: io::Error| failure("spawn_failed", "make the descriptors", &cause);
     let pipes = Pipes::new(account.as_ref()).map_err(plumb)?;
-    let stdin = launch.stdin.as_deref().map_or_else(|| Ok(Stdio::null()), stdin).map_err(plumb)?;
-    // Keeps 3 from being given to a pipe of std, were it free. Another thread may hold it instead,
-    // and let go of it before the fork: the child compares.
-    let _third = fcntl_dupfd_cloexec(&pipes.report.1, REPORT_FD).map_err(|e| plumb(e.into()))?;
-    let occupant = fs::metadata(format!("/proc/self/fd/{REPORT_FD}"))
-        .map_err(|cause| failure(TAKEN, "prepare the descriptors", &cause))?;
+    let stdin = stdin(launch.stdin.as_deref()).map_err(plumb)?;
     let plan = Plan {
         program,
         environment,
-        // Entered after 3 was taken for the report.
-        directory: fcntl_dupfd_cloexec(&directory, REPORT_FD + 1).map_err(|e| plumb(e.into()))?,
-        groups: open_groups(&cell)
+        directory: aside(directory).map_err(plumb)?,
+        entrances: cell
+            .entrances()
             .map_err(|cause| failure("containment_failed", "open the control groups", &cause))?,
+        standard: [stdin, pipes.stdout.1, pipes.stderr.1],
         report: pipes.report.1,
-        occupant: (occupant.dev(), occupant.ino()),
         account,
         data_bytes: containment.backstop_bytes(limits),
         parent: getpid(),
     };
-    let mut command = Command::new(&launch.argv[0]);
-    command.stdin(stdin).stdout(pipes.stdout.1).stderr(pipes.stderr.1);
-    follow(&mut command, plan);
     let pid = containment
-        .start(&mut cell, || command.spawn().map(|child| Pid::from_child(&child)))
-        .map_err(|error| explain(&error, launch))?;
+        .start(&mut cell, || child::start(plan))
+        .map_err(|(stage, cause)| explain(stage, &cause, launch))?;
     raise_oom_score(pid);
     let pidfd = pidfd_open(pid, PidfdFlags::empty())
         .map_err(|errno| abandon(containment, &cell, pid, errno.into()))?;
@@ -192,7 +160,7 @@ struct Pipes {
 
 impl Pipes {
     fn new(account: Option<&Account>) -> io::Result<Pipes> {
-        let pipe = || {
+        let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             // Only our end: a program does not expect its output to be non-blocking.
             fcntl_setfl(&read, fcntl_getfl(&read)? | OFlags::NONBLOCK)?;
@@ -201,14 +169,15 @@ impl Pipes {
             if let Some(account) = account {
                 let _ = fchown(&write, Some(account.uid), Some(account.gid));
             }
-            io::Result::Ok((read, write))
+            Ok((read, aside(write)?))
         };
         Ok(Pipes { stdout: pipe()?, stderr: pipe()?, report: pipe()? })
     }
 }
 
-/// Bytes to read as a file, so that nobody has to write them while the child runs.
-fn stdin(bytes: &[u8]) -> io::Result<Stdio> {
+/// Nothing, or bytes to read as a file, so that nobody has to write them while the child runs.
+fn stdin(bytes: Option<&[u8]>) -> io::Result<OwnedFd> {
+    let Some(bytes) = bytes else { return aside(File::open("/dev/null")?.into()) };
     if bytes.len() > STDIN_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "standard input is above 64 KiB"));
     }
@@ -218,7 +187,7 @@ fn stdin(bytes: &[u8]) -> io::Result<Stdio> {
     file.rewind()?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     fcntl_add_seals(&file, seals)?;
-    Ok(file.into())
+    aside(file.into())
 }
 
 fn program(launch: &Launch) -> Result<Strings, SpawnError> {
@@ -293,34 +262,22 @@ fn secret(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn open_groups(cell: &Cell) -> io::Result<Vec<OwnedFd>> {
-    let open = |group: &PathBuf| {
-        let file = fs::OpenOptions::new().write(true).open(group.join("cgroup.procs"))?;
-        Ok(file.into())
-    };
-    cell.groups().iter().map(open).collect()
-}
-
-/// Tells what the child could not do; std reports any failure as one number.
-fn explain(error: &io::Error, launch: &Launch) -> SpawnError {
-    let (stage, cause) = stage_of(error);
+/// Tells what the child could not do.
+fn explain(stage: Stage, cause: &io::Error, launch: &Launch) -> SpawnError {
     let program = &launch.argv[0];
     match stage {
-        Some(Stage::Execute) => failure("exec_failed", format!("execute {program}"), &cause),
-        Some(Stage::Containment) => {
-            failure("containment_failed", "enter the control group", &cause)
-        }
-        Some(Stage::Descriptors) => failure(TAKEN, "prepare the descriptors", &cause),
-        Some(Stage::User) => {
+        Stage::Execute => failure("exec_failed", format!("execute {program}"), cause),
+        Stage::Containment => failure("containment_failed", "enter the control group", cause),
+        Stage::User => {
             let user = launch.user.as_deref().unwrap_or_default();
-            failure("user_refused", format!("change to user {user:?}"), &cause)
+            failure("user_refused", format!("change to user {user:?}"), cause)
         }
-        Some(Stage::Directory) => {
+        Stage::Directory => {
             let directory = launch.directory.display();
-            failure("directory_unusable", format!("enter directory {directory}"), &cause)
+            failure("directory_unusable", format!("enter directory {directory}"), cause)
         }
-        Some(stage) => failure("spawn_failed", format!("prepare a process ({stage:?})"), &cause),
-        None => failure("spawn_failed", format!("fork for {program}"), &cause),
+        Stage::Clone => failure("spawn_failed", format!("make a process for {program}"), cause),
+        stage => failure("spawn_failed", format!("prepare a process ({stage:?})"), cause),
     }
 }
 

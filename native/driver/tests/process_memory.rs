@@ -437,20 +437,24 @@ fn measures() {
     for limit in [16_u64 << 20, 64 << 20] {
         println!("\ncost 64 {limit} {}", cost(&scene, 64, limit));
     }
-    for (tier, time) in starts(&scene) {
-        println!("\nstart {} {} {}", tier.containment, tier.memory, time.as_micros());
+    for (rounds, pause_ms) in [(300, 0), (100, 100)] {
+        for (tier, time) in starts(&scene, rounds, Duration::from_millis(pause_ms)) {
+            let (Tiers { containment, memory }, time) = (tier, time.as_micros());
+            println!("\nstart {pause_ms} {containment} {memory} {time}");
+        }
     }
 }
 
 /// How long the start of a limited step takes, its groups included: the median in each tier, of
-/// starts that take turns.
-fn starts(scene: &Scene) -> Vec<(Tiers, Duration)> {
+/// starts that take turns, after so long a pause each.
+fn starts(scene: &Scene, rounds: u32, pause: Duration) -> Vec<(Tiers, Duration)> {
     let containments = tiers(&scene.instance);
     let mut times = vec![Vec::new(); containments.len()];
-    for round in 1..=300 {
+    for round in 1..=rounds {
         for (containment, times) in containments.iter().zip(&mut times) {
             let launch = launch(scene.directory.path(), &["/bin/true"]);
             let name = name(&scene.instance, round);
+            std::thread::sleep(pause);
             let began = Instant::now();
             let child = spawn(containment, &name, &launch, &within(LIMIT)).expect("a child");
             times.push(began.elapsed());

@@ -3,11 +3,13 @@
 //! Knows nothing of attempts or of /proc; a process is only a number here.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fd::OwnedFd;
+use rustix::io::{Errno, write};
 use rustix::process::{RawPid, getpid};
 
 use super::Tier;
@@ -115,6 +117,52 @@ impl Hierarchy {
                 let _ = fs::write(group.join(brake.file), brake.off);
             }
         }
+    }
+}
+
+/// The ways into the groups of one attempt, opened before its process is made.
+///
+/// Whoever is moved to another group holds up every fork of the system until all processors have
+/// come by, which takes some ten milliseconds where nobody has done so lately. The kernel knows two
+/// ways without: to be born in a group of version 2, and to move one thread, one's own, between
+/// groups of version 1 (Linux 5.5).
+#[derive(Debug, Default)]
+pub(crate) struct Entrances {
+    /// The directory of the group of version 2, to be born in.
+    pub birthplace: Option<OwnedFd>,
+    /// Its list of processes, for who was not.
+    processes: Option<OwnedFd>,
+    /// Lists of threads of groups of version 1.
+    threads: Vec<OwnedFd>,
+}
+
+impl Entrances {
+    /// Into each of `groups`, at most one of them of version 2.
+    pub(super) fn open(groups: &[PathBuf]) -> io::Result<Entrances> {
+        let mut entrances = Entrances::default();
+        let list = |file: PathBuf| OpenOptions::new().write(true).open(file).map(OwnedFd::from);
+        for group in groups {
+            match list(group.join("tasks")) {
+                Ok(threads) => entrances.threads.push(threads),
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    entrances.birthplace = Some(File::open(group)?.into());
+                    entrances.processes = Some(list(group.join("cgroup.procs"))?);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(entrances)
+    }
+
+    /// Brings the calling process, which has one thread, into all; into that of version 2 only
+    /// unless it `is_inside` already. Allocates nothing.
+    pub fn enter(&self, is_inside: bool) -> Result<(), Errno> {
+        let processes = self.processes.iter().filter(|_| !is_inside);
+        for list in processes.chain(&self.threads) {
+            // 0 is the writer itself.
+            write(list, b"0")?;
+        }
+        Ok(())
     }
 }
 

@@ -1,24 +1,26 @@
-//! Decides what a child does between fork and exec. Everything it needs was made before the fork:
-//! here nothing allocates, locks or reads the environment.
+//! Decides what a child does before it runs its program. Everything it needs was made before it:
+//! here nothing allocates, locks or reads the environment, nor changes memory of the agent's.
 //!
 //! Knows nothing of launches or policies.
 
 use std::ffi::{CString, c_char, c_int, c_uint};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use rustix::fs::{Mode, fstat};
-use rustix::io::{Errno, FdFlags, dup2, fcntl_setfd, write};
+use rustix::fs::Mode;
+use rustix::io::{Errno, dup2, fcntl_dupfd_cloexec, write};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, fchdir, getppid, getrlimit, set_parent_process_death_signal,
-    setpriority_process, setrlimit, setsid, umask,
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, fchdir, getppid, getrlimit,
+    set_parent_process_death_signal, setpriority_process, setrlimit, setsid, umask, waitid,
 };
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::account::Account;
+use super::clone::{Memory, clone};
+use crate::containment::Entrances;
 
 /// The descriptor that a child reports on.
 pub(super) const REPORT_FD: RawFd = 3;
@@ -26,14 +28,16 @@ pub(super) const REPORT_FD: RawFd = 3;
 const SIGNALS: c_int = 64;
 /// Of a step whose memory is looked at, as nice(1) counts it: half of what there is.
 const NICE: i32 = 10;
-/// A failed step of [`Plan::run`] travels in the one number that a child can send back: errno in
-/// the low bits (the kernel's are below 4096), the stage above.
-const STAGE_SHIFT: u32 = 12;
+/// What a child that could not run its program sends back: the stage, and errno in two bytes (the
+/// kernel's are below 4096).
+const FAILURE_BYTES: usize = 3;
 
 /// The steps of [`Plan::run`] that can fail, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    Session = 1,
+    /// The process itself.
+    Clone,
+    Session,
     Containment,
     Descriptors,
     User,
@@ -47,13 +51,12 @@ pub(super) enum Stage {
 pub(super) struct Plan {
     pub program: Strings,
     pub environment: Strings,
-    /// Working directory; not on descriptor 3.
+    /// Working directory.
     pub directory: OwnedFd,
-    /// `cgroup.procs` of the attempt's groups, open for writing.
-    pub groups: Vec<OwnedFd>,
+    pub entrances: Entrances,
+    /// Standard input, output and error.
+    pub standard: [OwnedFd; 3],
     pub report: OwnedFd,
-    /// Device and inode of whatever holds descriptor 3 in the parent.
-    pub occupant: (u64, u64),
     pub account: Option<Account>,
     /// Most private writable memory of each process, in bytes.
     pub data_bytes: Option<u64>,
@@ -94,6 +97,7 @@ unsafe extern "C" {
     safe fn signal(number: c_int, disposition: usize) -> usize;
     safe fn sigprocmask(how: c_int, set: &SignalSet, old: Option<&mut SignalSet>) -> c_int;
     safe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
+    safe fn _exit(status: c_int) -> !;
     fn execve(
         path: *const c_char,
         argv: *const *const c_char,
@@ -109,62 +113,121 @@ pub(crate) fn stop_ignoring(number: Signal) {
     }
 }
 
-/// Lets `command` do as `plan` says in its child. The command's own program, arguments and
-/// environment are never used.
-pub(super) fn follow(command: &mut Command, plan: Plan) {
-    // SAFETY: `run` makes system calls only and ends in exec or an error; it neither allocates nor
-    // takes a lock, so it may follow a fork of a process with threads.
-    unsafe {
-        command.pre_exec(move || Err(plan.run()));
+/// A descriptor that none of those a program is given can take the place of.
+pub(super) fn aside(descriptor: OwnedFd) -> io::Result<OwnedFd> {
+    if descriptor.as_raw_fd() > REPORT_FD {
+        return Ok(descriptor);
     }
+    Ok(fcntl_dupfd_cloexec(descriptor, REPORT_FD + 1)?)
 }
 
-/// What failed in the child: nothing of ours is `None` (the fork, or the standard descriptors).
-pub(super) fn stage_of(error: &io::Error) -> (Option<Stage>, io::Error) {
-    use Stage::{Containment, Descriptors, Directory, Execute, Parent, Privileges, Session, User};
-    let raw = error.raw_os_error().unwrap_or_default();
-    let stage = [Session, Containment, Descriptors, User, Directory, Privileges, Parent, Execute]
-        .into_iter()
-        .find(|&stage| stage as i32 == raw >> STAGE_SHIFT);
-    let errno = raw & ((1 << STAGE_SHIFT) - 1);
-    (stage, io::Error::from_raw_os_error(errno))
+/// Starts the program of `plan`, and returns once it runs.
+pub(super) fn start(plan: Plan) -> Result<Pid, (Stage, io::Error)> {
+    let plumb = |cause| (Stage::Descriptors, cause);
+    let (told, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| plumb(errno.into()))?;
+    let mut child = Child { plan, tell: aside(tell).map_err(plumb)?, is_inside: true };
+    let started = blocking_signals(|| child.start());
+    // Its write end: now only the child has one, until it runs its program.
+    drop(child);
+    let pid = started.map_err(|cause| (Stage::Clone, cause))?;
+    let mut failure = Vec::new();
+    let read = File::from(told).read_to_end(&mut failure);
+    let Ok([stage, errno @ ..]) = <[u8; FAILURE_BYTES]>::try_from(failure) else {
+        return read.map(|_| pid).map_err(plumb);
+    };
+    let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+    Err((Stage::of(stage), io::Error::from_raw_os_error(u16::from_ne_bytes(errno).into())))
 }
 
-impl Plan {
-    /// Becomes the program, or says why not.
-    fn run(&self) -> io::Error {
-        let (stage, errno) = match self.prepare() {
-            Ok(()) => (Stage::Execute, self.execute()),
-            Err(failed) => failed,
+/// No handler of ours may run in a child that has our memory.
+fn blocking_signals<T>(act: impl FnOnce() -> T) -> T {
+    let mut before = [0; 16];
+    sigprocmask(SIG_SETMASK, &[u64::MAX; 16], Some(&mut before));
+    let done = act();
+    sigprocmask(SIG_SETMASK, &before, None);
+    done
+}
+
+impl Stage {
+    fn of(number: u8) -> Stage {
+        use Stage::{
+            Containment, Descriptors, Directory, Execute, Parent, Privileges, Session, User,
         };
-        io::Error::from_raw_os_error(((stage as i32) << STAGE_SHIFT) | errno.raw_os_error())
+        [Session, Containment, Descriptors, User, Directory, Privileges, Parent, Execute]
+            .into_iter()
+            .find(|&stage| stage as u8 == number)
+            .unwrap_or(Stage::Clone)
     }
+}
 
+/// What a child finds.
+struct Child {
+    plan: Plan,
+    /// Where it says why it could not run its program.
+    tell: OwnedFd,
+    /// Whether it was born in its group of version 2.
+    is_inside: bool,
+}
+
+impl Child {
+    fn start(&mut self) -> io::Result<Pid> {
+        // Between its change of user and its program, whoever is that user could reach the
+        // agent's memory through the child.
+        let copies = self.plan.account.is_some();
+        let memory = if copies { Memory::Copied } else { Memory::Shared };
+        if let Some(group) = &self.plan.entrances.birthplace {
+            // SAFETY: `run` makes system calls only and ends in exec or exit; it neither allocates
+            // nor takes a lock nor changes what we have. Signals are blocked.
+            let born = unsafe { clone(memory, Some(group.as_fd()), run, self) };
+            // Containers commonly forbid clone3; nothing is lost but time.
+            match born.as_ref().map_err(Errno::from_io_error) {
+                Ok(_) | Err(Some(Errno::AGAIN | Errno::NOMEM)) => return born,
+                Err(_) => {}
+            }
+        }
+        self.is_inside = false;
+        // SAFETY: as above.
+        unsafe { clone(memory, None, run, self) }
+    }
+}
+
+/// Becomes the program, or tells why not and ends.
+extern "C" fn run(child: &Child) -> ! {
+    let (stage, errno) = match child.prepare() {
+        Ok(()) => (Stage::Execute, child.plan.execute()),
+        Err(failed) => failed,
+    };
+    let [low, high] = u16::try_from(errno.raw_os_error()).unwrap_or(u16::MAX).to_ne_bytes();
+    let _ = write(&child.tell, &[stage as u8, low, high]);
+    _exit(1)
+}
+
+impl Child {
     fn prepare(&self) -> Result<(), (Stage, Errno)> {
         let at = |stage| move |errno| (stage, errno);
+        let Child { plan, .. } = self;
         setsid().map_err(at(Stage::Session))?;
         reset_signals();
-        for group in &self.groups {
-            // 0 is the writer itself.
-            write(group, b"0").map_err(at(Stage::Containment))?;
-        }
-        self.bound_data();
-        self.place_descriptors().map_err(at(Stage::Descriptors))?;
-        if let Some(account) = &self.account {
+        plan.entrances.enter(self.is_inside).map_err(at(Stage::Containment))?;
+        plan.bound_data();
+        plan.place_descriptors().map_err(at(Stage::Descriptors))?;
+        if let Some(account) = &plan.account {
             become_account(account).map_err(at(Stage::User))?;
         }
         umask(Mode::from_raw_mode(0o022));
-        fchdir(&self.directory).map_err(at(Stage::Directory))?;
+        fchdir(&plan.directory).map_err(at(Stage::Directory))?;
         set_no_new_privs(true).map_err(at(Stage::Privileges))?;
         // After the change of user, which would clear it. The parent may have died before it was
         // set; then there is nobody to send the signal.
         set_parent_process_death_signal(Some(Signal::KILL)).map_err(at(Stage::Parent))?;
-        if getppid() != Some(self.parent) {
+        if getppid() != Some(plan.parent) {
             return Err((Stage::Parent, Errno::SRCH));
         }
         Ok(())
     }
+}
 
+impl Plan {
     /// Best effort: a backstop for when the limit itself cannot be kept. Never above what the agent
     /// itself may have. Where it is needed somebody looks at what the attempt has, and must come
     /// before it on a busy processor.
@@ -178,22 +241,16 @@ impl Plan {
         }
     }
 
-    /// Puts the report pipe on descriptor 3 and closes all after it at exec.
+    /// Puts them on 0 to 3, and closes all after that at exec. What the agent has on 3 is only
+    /// closed in the child.
     fn place_descriptors(&self) -> Result<(), Errno> {
-        // SAFETY: the parent saw to it that 3 is open, and it is never closed through this.
-        let held = unsafe { BorrowedFd::borrow_raw(REPORT_FD) };
-        let found = fstat(held)?;
-        // Its holder let go of 3 just before the fork: then it may be the pipe through which
-        // errors of this function travel, which must not be overwritten.
-        #[allow(clippy::unnecessary_cast, reason = "their width depends on the architecture")]
-        if (found.st_dev as u64, found.st_ino as u64) != self.occupant {
-            return Err(Errno::AGAIN);
+        let [input, output, error] = &self.standard;
+        for (number, descriptor) in (0..).zip([input, output, error, &self.report]) {
+            // SAFETY: nobody else in this process has anything on that number, and it is not closed
+            // because this is never dropped. dup2 takes one that is not open, too.
+            let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+            dup2(descriptor, &mut place)?;
         }
-        // SAFETY: as above: it is open, and not closed because it is never dropped.
-        let mut third = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(REPORT_FD) });
-        dup2(&self.report, &mut third)?;
-        // The pipe may have been on 3 already, and then dup2 leaves its close-on-exec as it is.
-        fcntl_setfd(third.as_fd(), FdFlags::empty())?;
         match close_range(REPORT_FD as c_uint + 1, c_uint::MAX, CLOSE_RANGE_CLOEXEC) {
             0 => Ok(()),
             _ => Err(last_error()),
@@ -228,4 +285,55 @@ fn become_account(account: &Account) -> Result<(), Errno> {
 
 fn last_error() -> Errno {
     Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::INVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containment::{Containment, Limits};
+    use crate::spawn::AttemptName;
+    use rustix::process::getpid;
+
+    fn open(path: &str) -> OwnedFd {
+        aside(File::options().read(true).open(path).expect(path).into()).expect("a descriptor")
+    }
+
+    /// A child whose agent may not say where it is to be born goes there itself.
+    #[test]
+    fn who_is_not_born_in_its_groups_enters_them() {
+        let instance = format!("test-child-{}", std::process::id());
+        let containment = Containment::probe(&instance);
+        for birthplace in [false, true] {
+            let name = AttemptName { instance: instance.clone(), task: 1, step: 0, attempt: 1 };
+            let mut cell = containment.create(&name, &Limits::default()).expect("a cell");
+            let mut entrances = cell.entrances().expect("ways in");
+            if !birthplace && entrances.birthplace.is_some() {
+                // No group, so clone3 refuses it.
+                entrances.birthplace = Some(open("/tmp"));
+            }
+            let (told, tell) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+            let tell = aside(tell).expect("a descriptor");
+            let words = |words: &[&str]| {
+                Strings::new(words.iter().map(|&it| CString::new(it).expect("text")).collect())
+            };
+            let plan = Plan {
+                program: words(&["/bin/cat", "/proc/self/cgroup"]),
+                environment: words(&[]),
+                directory: open("/"),
+                entrances,
+                standard: [open("/dev/null"), tell, open("/dev/null")],
+                report: aside(File::create("/dev/null").expect("it").into()).expect("one"),
+                account: None,
+                data_bytes: None,
+                parent: getpid(),
+            };
+            let pid = containment.start(&mut cell, || start(plan)).expect("a child");
+            let mut text = String::new();
+            File::from(told).read_to_string(&mut text).expect("what it says");
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+            let group = format!("{instance}/1-0-1");
+            let found = text.lines().filter(|line| line.contains(&group)).count();
+            assert_eq!(found, cell.groups().len(), "{text} {:?}", cell.groups());
+        }
+    }
 }
