@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a Debian package of one frozen file: build.sh FILE DIRECTORY. The same file and commit give the
-# same bytes. VERSION is for tests of upgrades. Needs .venv, and what prerequisites.sh names.
+# Makes a Debian package of one frozen file: build.sh FILE DIRECTORY. The same file and commit give
+# the same bytes. VERSION is for tests of upgrades. Needs .venv, and what prerequisites.sh names.
 set -euo pipefail
 
 file=$1 directory=$2

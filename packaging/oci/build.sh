@@ -94,7 +94,8 @@ fill() {
         [ -e "$found" ] || fail "$1 needs $name, which the C library has not"
         install -D -m 644 "$found" "$root/${found#"$unpacked/"}"
     done
-    cat "$unpacked"/usr/share/ca-certificates/mozilla/*.crt >"$root/etc/ssl/certs/ca-certificates.crt"
+    cat "$unpacked"/usr/share/ca-certificates/mozilla/*.crt \
+        >"$root/etc/ssl/certs/ca-certificates.crt"
     echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
     printf '%s\n' root:x:0:0::/:/ nobody:x:65534:65534::/:/ >"$root/etc/passwd"
     printf '%s\n' root:x:0: nogroup:x:65534: >"$root/etc/group"
