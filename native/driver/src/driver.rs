@@ -56,6 +56,8 @@ pub struct Opened {
     pub obstacle: Option<String>,
     /// How memory divides.
     pub budget: Budget,
+    /// Whether the timer's thread comes before every ordinary one.
+    pub realtime: bool,
     /// Bytes of the machine's arena.
     pub arena_bytes: usize,
     /// Its terms: what, how many, bytes of one, why that many.
@@ -116,15 +118,21 @@ impl Driver {
         let board = Arc::new(Board::default());
         let (same, looked_at) = (Arc::clone(&containment), Arc::clone(&board));
         let to_look_at = Arc::clone(&board);
+        let (realtime, (tell, told)) = (settings.realtime, std::sync::mpsc::channel());
         let threads = vec![
             thread("limpet-sampler", move || sampler::run(&same, &looked_at))?,
             thread("limpet-spawner", move || {
                 spawner::run(&containment, &to_timer, &to_look_at, &spawner_orders);
             })?,
             thread("limpet-journal", move || journal.run(&journal_orders))?,
-            thread("limpet-timer", move || timer.run(&recordings))?,
+            thread("limpet-timer", move || {
+                let _ = tell.send(if realtime { timer.raise() } else { Ok(()) });
+                timer.run(&recordings);
+            })?,
         ];
-        Ok(Driver { table, host, opened, timer: inbox, stats, board, threads })
+        let driver = Driver { table, host, opened, timer: inbox, stats, board, threads };
+        told.recv().map_err(|cause| failed("start the timer", &cause))??;
+        Ok(driver)
     }
 
     /// Hands a request to the timer; returns it when there is no room just now.
@@ -212,7 +220,9 @@ impl Unstarted {
         let arena_bytes = limits.arena_bytes();
         let terms = limits.arithmetic().into_iter();
         let arithmetic = terms.map(|t| (t.name, t.count, t.bytes, t.reason)).collect();
-        let mut opened = Opened { arena_bytes, arithmetic, tiers, budget, ..Opened::default() };
+        let realtime = settings.realtime;
+        let mut opened =
+            Opened { arena_bytes, arithmetic, tiers, budget, realtime, ..Opened::default() };
         let mut owners = vec![Owner::default(); limits.tasks as usize];
         let directory = settings.state_directory.join("journal");
         let options = Options { segment_bytes: settings.segment_bytes, instance: seed };

@@ -14,8 +14,8 @@ use crate::prepare::Prepared;
 use crate::recording::Recorder;
 use crate::spawn::{AttemptName, SpawnError};
 use crate::threads::attempt::Live;
-use crate::threads::journal;
 use crate::threads::spawner::{self, Running};
+use crate::threads::{journal, realtime};
 use limpet_core::message::{
     Attached, AttemptRef, Effect, Executor, Exit, Input, Loaded, Submit, TaskRef,
 };
@@ -171,6 +171,14 @@ impl Timer {
             urgent: false,
             closing: false,
         })
+    }
+
+    /// Lets the calling thread come before every ordinary one, for `run`.
+    ///
+    /// # Errors
+    /// A sentence that names what the kernel refuses.
+    pub fn raise(&self) -> Result<(), String> {
+        realtime::enter(&self.parts.machine.places())
     }
 
     /// Works until it is told to close. If it panics, what led to that is kept in `recordings`.

@@ -1,6 +1,7 @@
 //! The whole driver with real processes and a real disk, without a host language or a broker.
 
 mod memory;
+mod realtime;
 mod rig;
 
 use rig::{Rig, finally, step};
