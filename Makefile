@@ -35,7 +35,14 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped bench valgrind loom mutants mutants-core
-.PHONY: build lock header clean prerequisites
+.PHONY: build lock header deb image test-carriers test-systemd clean prerequisites
+
+# What `make freeze` makes for ARCH, and all carriers carry: x86_64, aarch64 or armv7.
+ARCHS := x86_64 aarch64 armv7
+ARCH ?= x86_64
+FROZEN ?= dist/limpet-$(ARCH)
+# An image is for all of them, unless one is named.
+IMAGE_FILES := $(if $(filter file,$(origin ARCH)),$(ARCHS:%=dist/limpet-%),$(FROZEN))
 
 help: ## List these targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -84,7 +91,7 @@ capped: $(BUILT) ## Press an agent in 32 MiB with its steps, in 24 MiB alone; ne
 bench: $(BUILT) $(BENCHED) ## Measure limpet beside what people run today; root; BENCH=quick
 	cargo build $(CARGO_WORKSPACE) --quiet --release -p limpet-bench
 	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/e2e $(BIN)/python tests/bench/bench.py \
-	    --size $(or $(BENCH),full) $(SECTIONS)
+	    --size $(or $(BENCH),full)
 	$(BIN)/python tests/bench/report.py $(if $(filter full,$(or $(BENCH),full)),,--quick)
 
 valgrind: $(BUILT) ## Watch a C program with every function of the ABI, and the driver's tests
@@ -106,10 +113,30 @@ mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 
+deb: $(BUILT) $(FROZEN) ## Make the Debian package of the frozen file for ARCH
+	@packaging/prerequisites.sh deb
+	packaging/deb/build.sh $(FROZEN) dist
+
+image: $(BUILT) $(IMAGE_FILES) ## Make one image for all platforms, or with ARCH for one
+	@packaging/prerequisites.sh image
+	packaging/oci/build.sh dist/limpet.oci.tar $(IMAGE_FILES)
+
+test-carriers: $(BUILT) $(FROZEN) ## Install, upgrade and run the package and the image; needs root
+	@packaging/prerequisites.sh carriers
+	LIMPET_FROZEN=$(FROZEN) PATH=$$PATH:/usr/sbin:/sbin $(BIN)/pytest tests/carriers
+
+test-systemd: $(BUILT) $(FROZEN) ## Run the package under systemd in an emulated machine; needs root
+	@packaging/prerequisites.sh carriers
+	LIMPET_FROZEN=$(FROZEN) PYTHONPATH=tests:tests/e2e:tests/vm $(BIN)/python tests/carriers/booted.py
+
+$(sort $(FROZEN) $(IMAGE_FILES)):
+	@echo 'cannot package $@: it is not there (make freeze makes it)' >&2; exit 1
+
 lock: | prerequisites ## Lock the newest Python packages that pyproject.toml allows
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/pip install --quiet pip-tools==$(PIP_TOOLS_VERSION)
-	$(PIP_COMPILE) --all-build-deps --extra test --extra check -o $(LOCK) pyproject.toml
+	$(PIP_COMPILE) --all-build-deps --extra test --extra check --extra package \
+	    -o $(LOCK) pyproject.toml
 	$(PIP_COMPILE) --constraint $(LOCK) --all-build-deps --extra freeze \
 	    -o $(FREEZE_LOCK) pyproject.toml
 	$(PIP_COMPILE) --constraint $(LOCK) --all-build-deps --extra bench \

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Names in one message everything that a build needs and this machine lacks; installs nothing.
-# With the argument `check`, also what the format and lint checks need. PYTHON may name the
-# interpreter. The floors are those of pyproject.toml and native/Cargo.toml.
+# With an argument also what is needed for the format and lint checks (check), the Debian package
+# (deb), the image (image), the tests of both (carriers). PYTHON may name the interpreter. The floors are those of pyproject.toml and native/Cargo.toml.
 set -eu
 
 python=${PYTHON:-python3}
@@ -42,9 +42,36 @@ elif [ "$minor" -lt 85 ]; then
     lack "Rust 1.85 or newer (cargo is $version; with rustup: rustup update)" "$cargo_package"
 fi
 
-if [ "${1-}" = check ]; then
+need() { # need PROGRAM PACKAGE
+    command -v "$1" >/dev/null || lack "$1" "$2"
+}
+
+PATH=$PATH:/usr/sbin:/sbin
+case "${1-}" in
+check)
     cargo fmt --version >/dev/null 2>&1 || lack 'rustfmt (cargo fmt)' "$rustfmt_package"
     cargo clippy --version >/dev/null 2>&1 || lack 'clippy (cargo clippy)' "$clippy_package"
+    ;;
+deb | carriers)
+    need dpkg-deb dpkg
+    need help2man help2man
+    ;;
+esac
+case "${1-}" in
+image | carriers)
+    need apt-get apt
+    need buildah buildah
+    need dpkg-deb dpkg
+    need readelf binutils
+    ;;
+esac
+if [ "${1-}" = carriers ]; then
+    need lintian lintian
+    need mmdebstrap mmdebstrap
+    need mosquitto mosquitto
+    need podman podman
+    need runc runc
+    need systemd-analyze systemd
 fi
 
 [ -n "$lacks" ] || exit 0

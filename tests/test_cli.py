@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from limpet import errors
+from limpet import app, config, errors, policy
 from limpet.cli import CONFIG_FILE, main, read_run
 from limpet.controller.arguments import OVERVIEW, build_parser
 
@@ -143,6 +143,18 @@ def test_a_first_configuration_is_sound_and_never_overwritten(
     before = Path(folder, "limpet.toml").read_text()
     assert main(["init", folder]) == errors.EXIT_USAGE
     assert Path(folder, "limpet.toml").read_text() == before
+
+
+def test_the_first_configuration_of_a_service_allows_nothing(
+    tmp_path: Path,
+) -> None:
+    folder = str(tmp_path / "etc")
+    assert main(["init", "--system", folder]) == errors.EXIT_OK
+    configured = config.load(f"{folder}/limpet.toml")
+    assert configured.policy == config.parse("limpet.toml", "", "kitchen").policy
+    rules = policy.load(f"{folder}/policy.toml", f"{folder}/tools.d", app.site(configured))
+    assert (rules.table["allow"], rules.operators, rules.trust_any_clock) == ([], (), False)
+    assert main(["init", "--system", folder]) == errors.EXIT_USAGE
 
 
 def test_all_mistakes_of_a_configuration_are_told(

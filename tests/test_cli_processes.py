@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from limpet.errors import EXIT_OK, EXIT_SOFTWARE, EXIT_TASK, EXIT_TIMEOUT, EXIT_USAGE
+from limpet.errors import (
+    EXIT_OK,
+    EXIT_SOFTWARE,
+    EXIT_TASK,
+    EXIT_TEMPORARY,
+    EXIT_TIMEOUT,
+    EXIT_USAGE,
+)
 
 pytest.importorskip("limpet.native._core", reason="run `make build`")
 pytest.importorskip("iotcore")
@@ -163,6 +170,24 @@ def test_a_recording_that_decides_otherwise_fails(tmp_path: Path) -> None:
     done = subprocess.run([*COMMAND, "replay", state], capture_output=True, text=True)
     assert done.returncode == EXIT_USAGE
     assert done.stderr.startswith("limpet: cannot replay ")
+
+
+def test_an_agent_that_may_not_come_first_says_so_and_does_not_start(tmp_path: Path) -> None:
+    config = tmp_path / "limpet.toml"
+    (tmp_path / "policy.toml").write_text("")
+    config.write_text(
+        f'device = {{ name = "late", state_directory = "{tmp_path}/state", realtime = true }}\n'
+        f'policy = {{ file = "{tmp_path}/policy.toml", tools_directory = "{tmp_path}/tools.d" }}\n'
+        f'socket = {{ path = "{tmp_path}/limpet.sock" }}\n'
+    )
+    without = ["prlimit", "--rtprio=0", "--"]
+    if os.geteuid() == 0:
+        without += ["setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]
+    command = [*without, *COMMAND, "run", "--config", str(config)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert ended.returncode == EXIT_TEMPORARY, ended.stderr
+    assert "cannot raise the timer's priority: Operation not permitted" in ended.stderr
+    assert "the agent does not start with device.realtime" in ended.stderr
 
 
 def test_the_doctor_finds_a_core_that_opens() -> None:

@@ -182,6 +182,16 @@ def test_a_watchdog_is_fed_at_half_its_time(site: Site, tmp_path: Path) -> None:
     assert told == [b"READY=1\nSTATUS=fine", *[b"WATCHDOG=1"] * 5]
 
 
+def test_a_supervisor_is_asked_for_the_time_that_a_drain_may_take(tmp_path: Path) -> None:
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(path)
+        Health({"NOTIFY_SOCKET": path}).stopping(3_600_000)
+        told = dict(line.split(b"=") for line in supervisor.recv(200).splitlines())
+    assert told[b"STOPPING"] == b"1"
+    assert int(told[b"EXTEND_TIMEOUT_USEC"]) > 3_600_000_000
+
+
 def test_garbage_is_collected_only_when_there_is_nothing_to_do(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -176,6 +176,7 @@ def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
     return {
         "state_directory": directory,
         "boot_id_file": settings.device.boot_id_file,
+        "realtime": settings.device.realtime,
         "clock": "synchronised",
         "limits": {
             "tasks": limits.tasks,

@@ -45,6 +45,7 @@ class Device(NamedTuple):
     state_directory: str
     reboot: tuple[str, ...]
     boot_id_file: str
+    realtime: bool
 
 
 class Tls(NamedTuple):
@@ -163,6 +164,7 @@ DEVICE = {
     "state_directory": Field("/var/lib/limpet", path),
     "reboot": Field(["/sbin/reboot"], argv),
     "boot_id_file": Field("/proc/sys/kernel/random/boot_id", path),
+    "realtime": Field(False, flag),
 }
 BROKER = {
     "host": Field("localhost", text),

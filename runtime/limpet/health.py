@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# What a drain takes after its patience: it stops what still runs, writes that down, says goodbye. A
+# step with a longer grace is killed by the supervisor, as an interruption that the journal knows.
+LADDER_MS = 60_000
+
 
 class Health:
     """Notifies a supervisor, if there is one. Times are milliseconds of a steady clock."""
@@ -49,9 +53,10 @@ class Health:
         """Say in one line how the agent is."""
         self._tell(f"STATUS={status}")
 
-    def stopping(self) -> None:
-        """Say that the agent is about to end."""
-        self._tell("STOPPING=1\nSTATUS=draining")
+    def stopping(self, patience_ms: int) -> None:
+        """Say that the agent is about to end, and ask for the time that this may take."""
+        extension = (patience_ms + LADDER_MS) * 1000
+        self._tell(f"STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC={extension}")
 
     def _tell(self, text: str) -> None:
         if self._socket is None:

@@ -287,7 +287,7 @@ class Loop:
             return
         self._draining = True
         self._log.info("agent.draining", patience_ms=patience_ms)
-        self._health.stopping()
+        self._health.stopping(patience_ms)
         self._core.submit([Item(DRAIN, value=patience_ms)])
 
     def _end_in_order(self, now_ms: int) -> None:

@@ -11,6 +11,7 @@ import argparse
 import collections
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -41,7 +42,7 @@ FULL = {
     # Deadlines of each subject in each repetition: 2,000 in all.
     "deadlines": 400,
     # Memory.
-    **{"idle": 60, "many": 30000, "flood": 10000},
+    **{"idle": 60, "many": 10000, "flood": 10000},
     **{"live": 1000, "grown": 200, "waiting": 4000, "flash": 100, "starts": 5, "batches": 3000},
 }
 QUICK = {
@@ -60,6 +61,14 @@ TINY = {
     "deadlines": 4,
     **{"idle": 0.5, "many": 20, "flood": 50},
     **{"live": 4, "grown": 5, "waiting": 10, "flash": 3, "starts": 1, "batches": 10},
+}
+# By the names of Debian's packages.
+PROGRAMS = {
+    "mosquitto": "mosquitto",
+    "npm": "npm",
+    "openssl": "openssl",
+    "rt-tests": "cyclictest",
+    "strace": "strace",
 }
 SIZES = {"full": FULL, "quick": QUICK, "tiny": TINY}
 
@@ -113,7 +122,8 @@ def memory(counts: Facts, peers: list[Any]) -> Facts:
     told: Facts = {"idle": {}, "life": {}}
     for kind in peers:
         say(f"memory at rest: {kind.name}")
-        told["idle"][kind.name] = footprint.idle(limpet.as_shipped(kind), counts["idle"])
+        seconds = counts["idle"] if kind.durable else counts["idle"] / 3
+        told["idle"][kind.name] = footprint.idle(limpet.as_shipped(kind), seconds)
     say("memory at rest: limpet with TLS")
     told["idle"]["limpet, TLS"] = footprint.idle(limpet.AsShipped, counts["idle"] / 2, tls=True)
     for kind in peers:
@@ -181,6 +191,14 @@ def versions() -> Facts:
     }
 
 
+def demand_programs() -> None:
+    """Say at once what this machine lacks, with the packages that have it."""
+    lacks = [package for package, program in PROGRAMS.items() if shutil.which(program) is None]
+    if lacks or os.geteuid() != 0:
+        how = f"apt install {' '.join(lacks)}" if lacks else "be root"
+        raise SystemExit(f"cannot measure here: {how} (nothing is measured)")
+
+
 def main() -> int:
     """Run the whole of it, or the sections that are named."""
     asked = argparse.ArgumentParser()
@@ -190,6 +208,7 @@ def main() -> int:
     counts, began = SIZES[wanted.size], time.monotonic()
     harness.BUILT.mkdir(parents=True, exist_ok=True)
     harness.refuse_memory(harness.BUILT)
+    demand_programs()
     peers = targets.known()
     told: Facts = {"size": wanted.size, "counts": counts, "noise": {"before": noise()}}
     told["machine's own loop"] = machine.cyclictest(counts["cyclic"])

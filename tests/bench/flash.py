@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -72,10 +71,8 @@ class Syncs:
         self._pid = pid
 
     def __enter__(self) -> Syncs:
-        program = shutil.which("strace")
-        assert program is not None, "strace is not installed"
         calls = f"trace={','.join(SYNCS)}"
-        argv = [program, "--summary-only", "-f", "-e", calls, "-e", "signal=none", "-p"]
+        argv = ["strace", "--summary-only", "-f", "-e", calls, "-e", "signal=none", "-p"]
         self._strace = subprocess.Popen([*argv, str(self._pid)], stderr=subprocess.PIPE, text=True)
         while not self._attached():
             time.sleep(0.01)

@@ -18,6 +18,7 @@ from harness import Facts, Scene
 
 SAMPLE_S = 0.05
 IN_FLIGHT = 200
+AT_ONCE = 32
 
 
 def held(pids: list[int]) -> dict[str, int]:
@@ -83,7 +84,7 @@ def life(kind: Any, counts: Facts) -> Facts:
         part = max(1, tasks // 10)
         # A tenth first: then everything has been used once.
         for name, count in (("after a tenth", part), ("after all", tasks - part)):
-            harness.load(scene.broker.port, command, count, 128, expires_s=4)
+            harness.load(scene.broker.port, command, count, AT_ONCE, expires_s=4)
             time.sleep(2)
             told[name] = now(scene)
         told |= {"tasks": tasks, "kind": many}

@@ -24,8 +24,7 @@ def subjects() -> list[Any]:
     """Return who is measured."""
     from targets import limpet, scripts
 
-    stormy: list[Any] = [limpet.Stormy, scripts.StormyAsyncio]
-    return [*stormy, limpet.StormyRealtime] if limpet.REALTIME_KNOWN else stormy
+    return [limpet.Stormy, limpet.StormyRealtime, scripts.StormyAsyncio]
 
 
 def repetition(kind: Any, deadlines: int, seed: int) -> dict[str, list[float]]:

@@ -13,7 +13,7 @@ import targets
 from harness import Facts, Scene
 
 AT_ONCE = (1, 10, 100)
-BUSY = {targets.EXEC: 64, targets.THREE: 64, targets.NOOP: 256}
+BUSY = {targets.EXEC: 64, targets.THREE: 64, targets.NOOP: 128}
 LIVE = (1, 16, 128, 512, 1000)
 WAITING = 4000
 

@@ -57,7 +57,7 @@ def make(image: Path, root: Path, programs: Iterable[Path]) -> None:
     placed += _agent(root)
     for library in _libraries(placed):
         _place(root, library)
-    _file_system(image, root)
+    write(image, root)
 
 
 def _agent(root: Path) -> Iterable[Path]:
@@ -119,7 +119,8 @@ def _libraries(paths: Iterable[Path]) -> set[str]:
     return found | {os.path.realpath(path) for path in found}
 
 
-def _file_system(image: Path, root: Path) -> None:
+def write(image: Path, root: Path) -> None:
+    """Write the files below `root` to `image`, as root's."""
     image.unlink(missing_ok=True)
     with image.open("wb") as file:
         file.truncate(BYTES)

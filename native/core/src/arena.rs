@@ -257,6 +257,10 @@ pub struct Arena {
     free_steps: u16,
 }
 
+fn place<T>(slots: &[T]) -> (*const u8, usize) {
+    (slots.as_ptr().cast(), size_of_val(slots))
+}
+
 impl Arena {
     pub fn new(limits: &Limits) -> Arena {
         let mut steps = vec![Step::FREE; limits.steps as usize].into_boxed_slice();
@@ -275,6 +279,11 @@ impl Arena {
 
     pub fn free_steps(&self) -> u16 {
         self.free_steps
+    }
+
+    /// Where it lies in memory: places and bytes.
+    pub fn places(&self) -> [(*const u8, usize); 4] {
+        [place(&self.tasks), place(&self.due), place(&self.steps), place(&self.attempts)]
     }
 
     /// Takes a step from the pool. The caller has asked `free_steps`.

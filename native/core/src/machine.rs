@@ -245,6 +245,12 @@ impl Machine {
         })
     }
 
+    /// Where its arena lies in memory: places and bytes, for whoever wants it to stay there.
+    #[must_use]
+    pub fn places(&self) -> [(*const u8, usize); 4] {
+        self.arena.places()
+    }
+
     /// Counters.
     #[must_use]
     pub fn stats(&self) -> Stats {

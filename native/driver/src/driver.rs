@@ -15,7 +15,7 @@ use crate::threads::{journal, sampler, spawner};
 use limpet_core::Machine;
 use limpet_core::machine::Stats;
 use limpet_core::record::Record;
-use limpet_rings::inbox::Patient;
+use limpet_rings::inbox::{Inbox as Ring, Patient};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -56,6 +56,8 @@ pub struct Opened {
     pub obstacle: Option<String>,
     /// How memory divides.
     pub budget: Budget,
+    /// Whether the timer's thread comes before every ordinary one.
+    pub realtime: bool,
     /// Bytes of the machine's arena.
     pub arena_bytes: usize,
     /// Its terms: what, how many, bytes of one, why that many.
@@ -73,6 +75,7 @@ pub struct Driver {
     /// What opening found.
     pub opened: Opened,
     timer: Inbox,
+    requests: Ring<Request>,
     stats: Arc<Mutex<Stats>>,
     board: Arc<Board>,
     threads: Vec<JoinHandle<()>>,
@@ -110,21 +113,29 @@ impl Driver {
             ));
         }
         clear_directories(Path::new(&unstarted.table.task_root), &unstarted.directories);
-        let Unstarted { table, host, opened, inbox, stats, timer, journal, .. } = unstarted;
+        let Unstarted { table, host, opened, inbox, requests, stats, timer, journal, .. } =
+            unstarted;
         let to_timer = inbox.clone();
         let recordings = recordings(settings);
         let board = Arc::new(Board::default());
         let (same, looked_at) = (Arc::clone(&containment), Arc::clone(&board));
         let to_look_at = Arc::clone(&board);
+        let (realtime, (tell, told)) = (settings.realtime, std::sync::mpsc::channel());
         let threads = vec![
             thread("limpet-sampler", move || sampler::run(&same, &looked_at))?,
             thread("limpet-spawner", move || {
                 spawner::run(&containment, &to_timer, &to_look_at, &spawner_orders);
             })?,
             thread("limpet-journal", move || journal.run(&journal_orders))?,
-            thread("limpet-timer", move || timer.run(&recordings))?,
+            thread("limpet-timer", move || {
+                let _ = tell.send(if realtime { timer.raise() } else { Ok(()) });
+                timer.run(&recordings);
+            })?,
         ];
-        Ok(Driver { table, host, opened, timer: inbox, stats, board, threads })
+        let timer = inbox;
+        let driver = Driver { table, host, opened, timer, requests, stats, board, threads };
+        told.recv().map_err(|cause| failed("start the timer", &cause))??;
+        Ok(driver)
     }
 
     /// Hands a request to the timer; returns it when there is no room just now.
@@ -132,10 +143,7 @@ impl Driver {
     /// # Errors
     /// The request.
     pub fn request(&self, request: Request) -> Result<(), Request> {
-        match self.timer.try_send(Message::Request(request)) {
-            Err(Message::Request(request)) => Err(request),
-            _ => Ok(()),
-        }
+        self.requests.try_send(request)
     }
 
     /// Tells the timer that the host's queue has room again.
@@ -184,6 +192,7 @@ pub(crate) struct Unstarted {
     pub host: Outbound,
     pub opened: Opened,
     pub inbox: Inbox,
+    pub requests: Ring<Request>,
     pub stats: Arc<Mutex<Stats>>,
     pub timer: Timer,
     pub journal: journal::Journal,
@@ -212,7 +221,9 @@ impl Unstarted {
         let arena_bytes = limits.arena_bytes();
         let terms = limits.arithmetic().into_iter();
         let arithmetic = terms.map(|t| (t.name, t.count, t.bytes, t.reason)).collect();
-        let mut opened = Opened { arena_bytes, arithmetic, tiers, budget, ..Opened::default() };
+        let realtime = settings.realtime;
+        let mut opened =
+            Opened { arena_bytes, arithmetic, tiers, budget, realtime, ..Opened::default() };
         let mut owners = vec![Owner::default(); limits.tasks as usize];
         let directory = settings.state_directory.join("journal");
         let options = Options { segment_bytes: settings.segment_bytes, instance: seed };
@@ -228,6 +239,7 @@ impl Unstarted {
         let directories = machine.tasks().map(owned).collect();
         let host = Outbound::new(QUEUE_MAX).map_err(descriptor)?;
         let (inbox, messages) = Inbox::new(INBOX_MAX).map_err(descriptor)?;
+        let (asking, requests) = inbox.beside(INBOX_MAX);
         let stats = Arc::new(Mutex::new(Stats::default()));
         let (to_journal, journal_orders) = Patient::new(RING_MAX);
         let (to_spawner, spawner_orders) = Patient::new(RING_MAX);
@@ -236,6 +248,7 @@ impl Unstarted {
             owners,
             clock,
             messages,
+            requests,
             host: host.clone(),
             journal: to_journal,
             spawner: to_spawner,
@@ -253,8 +266,17 @@ impl Unstarted {
             spool,
             recordings(settings),
         );
-        let unstarted =
-            Unstarted { table, host, opened, inbox, stats, timer, journal, directories };
+        let unstarted = Unstarted {
+            table,
+            host,
+            opened,
+            inbox,
+            requests: asking,
+            stats,
+            timer,
+            journal,
+            directories,
+        };
         Ok((journal_orders, spawner_orders, unstarted))
     }
 }

@@ -32,6 +32,9 @@ pub struct Settings {
     /// Below what the agent does not start.
     #[serde(default)]
     pub require: Require,
+    /// Whether the timer's thread comes before every ordinary one.
+    #[serde(default)]
+    pub realtime: bool,
     /// Size of a journal segment in bytes.
     pub segment_bytes: u64,
     /// The policy table; see [`crate::table`].

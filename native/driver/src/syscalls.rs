@@ -1,5 +1,5 @@
 //! System calls that rustix does not have: waitid(2) with the fifth argument that libc leaves out,
-//! and process_mrelease(2).
+//! process_mrelease(2) and kcmp(2).
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::process::Pid;
@@ -16,6 +16,18 @@ const WAITID: Option<c_long> = if cfg!(all(target_arch = "x86_64", target_pointe
 } else {
     None
 };
+/// Number of kcmp(2); none where nobody has looked it up.
+const KCMP: Option<c_long> = if cfg!(all(target_arch = "x86_64", target_pointer_width = "64")) {
+    Some(312)
+} else if cfg!(target_arch = "aarch64") {
+    Some(272)
+} else if cfg!(target_arch = "arm") {
+    Some(378)
+} else {
+    None
+};
+/// Compares the memory of two processes.
+const KCMP_VM: c_long = 1;
 /// The same everywhere, like that of every system call since Linux 5.1 (process_mrelease(2): 5.15).
 const PROCESS_MRELEASE: c_long = 448;
 const P_PID: c_long = 1;
@@ -35,6 +47,19 @@ pub fn release_memory(pidfd: BorrowedFd<'_>) {
     let fd = c_long::from(pidfd.as_raw_fd());
     // SAFETY: process_mrelease(pidfd, flags) takes two numbers and touches no memory of ours.
     let _ = unsafe { syscall(PROCESS_MRELEASE, fd, c_long::from(0)) };
+}
+
+/// Whether two processes have one memory, as between vfork and exec; `None` where the kernel cannot
+/// tell, or not us.
+pub fn have_one_memory(one: Pid, other: Pid) -> Option<bool> {
+    let number = |pid: Pid| c_long::from(pid.as_raw_pid());
+    let none: c_long = 0;
+    // SAFETY: kcmp(pid1, pid2, type, idx1, idx2) takes five numbers and touches no memory of ours.
+    match unsafe { syscall(KCMP?, number(one), number(other), KCMP_VM, none, none) } {
+        0 => Some(true),
+        1..=3 => Some(false),
+        _ => None,
+    }
 }
 
 /// The most resident bytes that `child`, which is dead and not reaped, or one of those it has
@@ -65,6 +90,19 @@ fn own_most_resident_bytes() -> u64 {
 mod tests {
     use super::*;
     use std::process::Command;
+
+    /// A process has one memory with itself, and another than its child's program.
+    #[test]
+    fn one_memory_is_told_from_two() {
+        let own = rustix::process::getpid();
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().expect("a child");
+        let other = Pid::from_child(&child);
+        let told = [have_one_memory(own, own), have_one_memory(own, other)];
+        child.kill().expect("alive");
+        child.wait().expect("ours");
+        // A kernel without kcmp tells neither.
+        assert!([[Some(true), Some(false)], [None, None]].contains(&told), "{told:?}");
+    }
 
     /// A child that is dead is asked twice, and can still be waited for. What it had is told only
     /// if it is more than we ever had.

@@ -33,8 +33,8 @@ EXIT_INTERRUPTED = 130
 OVERVIEW = """\
 an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, surviving power cuts
 
-on the device     run, status, tasks, record, explain, logs, doctor, init, config check,
-                    policy show, journal show, replay
+on the device     run, status, tasks, record, explain, logs, doctor, selftest, init,
+                    config check, policy show, journal show, replay
 on this machine   try, task check, demo
 for the fleet     submit, retry, cancel, watch, top, devices; all but devices with --local as
                     well: over the agent's own socket, though no broker can be reached
@@ -132,8 +132,16 @@ def _add_local(commands: argparse._SubParsersAction[_Parser]) -> None:
     trial.add_argument("--state", metavar="DIR", help="keep journal and files here")
     trial.add_argument("--allow-reboot", action="store_true", help="let the task reboot us")
     _add(commands, "demo", _demo, "show what limpet does: a broker, an agent, a task; a minute")
-    init = _add(commands, "init", _init, "write a first configuration; nothing is overwritten")
-    init.add_argument("directory", nargs="?", default="limpet", metavar="DIR")
+    init = _add(
+        commands,
+        "init",
+        _init,
+        "write a first configuration; nothing is overwritten",
+        "limpet init device            # to try it: a tool and a task that we may send",
+        "limpet init --system          # for a service: in /etc/limpet, and nothing is allowed yet",
+    )
+    init.add_argument("directory", nargs="?", metavar="DIR", help="default: limpet")
+    init.add_argument("--system", action="store_true", help="a policy that allows nothing")
 
 
 def _add_fleet(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -230,6 +238,15 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     inner = policy.add_subparsers(metavar="COMMAND", required=True)
     show = _add(inner, "show", _policy_show, "show who may run what, and which line says so")
     doctor = _add(commands, "doctor", _doctor, "say what this machine lends, and what to do")
+    selftest = _add(
+        commands,
+        "selftest",
+        _selftest,
+        "prove on this machine, without a broker, that this executable works here; a few seconds",
+        "limpet selftest",
+        "limpet selftest --state /var/lib/limpet    # on the disk that the agent will use",
+    )
+    selftest.add_argument("--state", metavar="DIR", help="make the files below DIR for a while")
     status = _add(commands, "status", _status, "ask the agent of this machine how it is")
     tasks = _add(
         commands,
@@ -403,6 +420,12 @@ def _doctor(screen: Screen, parsed: argparse.Namespace) -> int:
     return doctor.examine(screen, parsed.config)
 
 
+def _selftest(screen: Screen, parsed: argparse.Namespace) -> int:
+    from limpet.controller import selftest
+
+    return selftest.run(screen, parsed.state)
+
+
 def _explain(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import explain
 
@@ -436,7 +459,9 @@ def _record(screen: Screen, parsed: argparse.Namespace) -> int:
 def _init(screen: Screen, parsed: argparse.Namespace) -> int:
     from limpet.controller import device
 
-    return device.init(screen, parsed.directory, _login())
+    if parsed.system:
+        return device.init_system(screen, parsed.directory or os.path.dirname(CONFIG_FILE))
+    return device.init(screen, parsed.directory or "limpet", _login())
 
 
 def _demo(screen: Screen, parsed: argparse.Namespace) -> int:

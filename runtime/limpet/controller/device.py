@@ -38,14 +38,28 @@ tools_directory = "{directory}/tools.d"
 [socket]
 path = "{directory}/limpet.sock"
 """
+SYSTEM_CONFIG = """\
+# What is left out has its default; `limpet config check` says what is wrong with it. Files have
+# their usual places: the policy and tools.d beside this file, the state in /var/lib/limpet.
+
+[device]
+# The device's name in topics; empty takes the host's name.
+name = ""
+
+[broker]
+host = "localhost"
+# For TLS: enabled = true below, and a file with the certificates to trust if not the system's.
+username = ""
+password_file = ""
+
+[broker.tls]
+enabled = false
+ca_file = ""
+"""
 POLICY = """\
 # Who may run what. Nothing is allowed unless a rule here says so. "*" stands for every tool but
 # exec and shell, which run what a task says; name those only where you mean it.
-
-[[allow]]
-source = "{login}"
-tools = ["uptime", "sleep", "hash", "read"]
-
+{rule}
 # What http and fetch may contact, as "host:port".
 [hosts]
 allow = []
@@ -54,6 +68,17 @@ allow = []
 # cannot judge that: "refuse" such tasks, or "accept" them by whatever the clock says.
 [clock]
 untrusted = "{untrusted}"
+"""
+RULE = """
+[[allow]]
+source = "{login}"
+tools = ["uptime", "sleep", "hash", "read"]
+"""
+# What a device begins with that somebody else will command: a rule, and nothing that it allows.
+NO_RULE = """#
+#   [[allow]]
+#   source = "ops"
+#   tools = ["sleep", "hash"]
 """
 TOOL = """\
 # A tool: a name, a program and its typed parameters. A task names the tool, never the program.
@@ -84,15 +109,39 @@ def init(screen: Screen, directory: str, login: str) -> int:
     name = os.uname().nodename.partition(".")[0]
     files = {
         "limpet.toml": CONFIG.format(name=name, directory=root),
-        "policy.toml": POLICY.format(login=login, untrusted=untrusted),
+        "policy.toml": POLICY.format(rule=RULE.format(login=login), untrusted=untrusted),
         "tools.d/uptime.toml": TOOL,
         "task.json": TASK,
     }
+    _write(screen, root, ("", "tools.d", "state"), files)
+    screen.say("next, with a broker on this machine:")
+    screen.say(f"  limpet run --config {root}/limpet.toml")
+    screen.say(f"  limpet submit {root}/task.json -d {name} --wait")
+    return EXIT_OK
+
+
+def init_system(screen: Screen, directory: str) -> int:
+    """Write the files of a device that others command below `directory`: nothing is allowed yet.
+
+    Packages and images are made with it, so they begin as a device does that was set up by hand.
+    """
+    root = os.path.abspath(directory)
+    files = {
+        "limpet.toml": SYSTEM_CONFIG,
+        "policy.toml": POLICY.format(rule=NO_RULE, untrusted="refuse"),
+    }
+    _write(screen, root, ("", "tools.d"), files)
+    screen.say("next: name the broker in limpet.toml, and allow something in policy.toml")
+    return EXIT_OK
+
+
+def _write(screen: Screen, root: str, folders: tuple[str, ...], files: dict[str, str]) -> None:
+    """Write `files` below `root`; FileError if one is there already."""
     for file in files:
         if os.path.lexists(os.path.join(root, file)):
             raise FileError(f"cannot write {root}/{file}: it is there (nothing was written)")
     try:
-        for folder in ("", "tools.d", "state"):
+        for folder in folders:
             os.makedirs(os.path.join(root, folder), exist_ok=True)
         for file, content in files.items():
             with open(os.path.join(root, file), "x", encoding="utf-8") as stream:
@@ -102,10 +151,6 @@ def init(screen: Screen, directory: str, login: str) -> int:
     for file in files:
         screen.record({"kind": "file", "path": f"{root}/{file}"})
         screen.say(f"wrote {root}/{file}")
-    screen.say("next, with a broker on this machine:")
-    screen.say(f"  limpet run --config {root}/limpet.toml")
-    screen.say(f"  limpet submit {root}/task.json -d {name} --wait")
-    return EXIT_OK
 
 
 def check(screen: Screen, file: str) -> int:

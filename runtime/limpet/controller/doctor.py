@@ -49,12 +49,17 @@ def examine(screen: Screen, file: str) -> int:
         native_tools(site.trial("/").native[0]),
     ]
     for each in findings:
-        screen.record({"kind": "finding", **each._asdict()})
-        verdict = screen.paint(f"{each.verdict:<4}", COLOURS[each.verdict])
-        screen.say(f"{verdict}  {each.name:<14}  {each.found}")
-        if each.advice:
-            screen.say(f"{'':22}{each.advice}")
+        show(screen, each)
     return EXIT_CONFIG if any(each.verdict == "fail" for each in findings) else EXIT_OK
+
+
+def show(screen: Screen, finding: Finding) -> None:
+    """Write one finding."""
+    screen.record({"kind": "finding", **finding._asdict()})
+    verdict = screen.paint(f"{finding.verdict:<4}", COLOURS[finding.verdict])
+    screen.say(f"{verdict}  {finding.name:<14}  {finding.found}")
+    if finding.advice:
+        screen.say(f"{'':22}{finding.advice}")
 
 
 def kernel(release: str) -> Finding:

@@ -15,11 +15,10 @@ from limpet.codec import frame
 
 SOURCE = "bench"
 FROZEN = targets.ROOT / "dist" / "limpet-x86_64"
-REALTIME_KNOWN = "\nrealtime" in (targets.ROOT / "configs" / "limpet.toml").read_text()
 # All that the core can take: what is measured is the agent, not its refusals.
 LIMITS = """\
 [limits]
-segment = "4MiB"
+segment = "16MiB"
 tasks = 1024
 steps = 4096
 attempts = {attempts}
@@ -36,6 +35,7 @@ class Limpet(targets.Process):
     kinds = frozenset({targets.EXEC, targets.THREE, targets.NOOP})
     limits = LIMITS
     attempts = 16
+    device = ""
     more = ""
     storm = ""
 
@@ -57,6 +57,7 @@ class Limpet(targets.Process):
         settings = settings.replace('keepalive = "5s"', 'keepalive = "60s"')
         if broker.ca_file:
             settings += f'\n[broker.tls]\nenabled = true\nca_file = "{broker.ca_file}"\n'
+        settings = settings.replace("[device]\n", f"[device]\n{self.device}")
         self.config = directory / "limpet.toml"
         self.config.write_text(settings)
 
@@ -134,7 +135,7 @@ class StormyRealtime(Stormy):
     """The same with the timer's thread in SCHED_FIFO."""
 
     name = "limpet under the storm, realtime"
-    more = f"realtime = true\n{Stormy.more}"
+    device = "realtime = true\n"
 
 
 def known() -> list[type[targets.Target]]:

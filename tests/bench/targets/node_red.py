@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -84,9 +83,7 @@ class NodeRed(targets.Process):
 
 
 def known() -> list[type[targets.Target]]:
-    """Return it, installed; nothing where there is no npm."""
-    if not shutil.which("npm"):
-        return []
+    """Return it, installed."""
     if not PROGRAM.exists():
         INSTALLED.mkdir(parents=True, exist_ok=True)
         argv = ["npm", "install", "--prefix", str(INSTALLED), "--no-audit", "--no-fund"]

@@ -9,12 +9,12 @@ use std::fs::File;
 use std::time::{Duration, Instant};
 
 use rustix::fd::AsFd;
-use rustix::process::{RawPid, Signal, getpid};
+use rustix::process::{Pid, RawPid, Signal, getpid};
 
 use super::census::{self, Identity, Process, carries, census};
 use super::footprint::{self, Sizes, Status};
 use super::{Cell, Containment, Target, cgroup};
-use crate::syscalls::release_memory;
+use crate::syscalls::{have_one_memory, release_memory};
 
 /// Pids given away since the last look up to which each is looked at; more, and all of /proc is.
 const BORN_MAX: RawPid = 256;
@@ -267,7 +267,8 @@ impl Members {
         let seen: HashMap<RawPid, Status> = self.known.iter().filter_map(status).collect();
         let measure = |(&pid, status): (&RawPid, &Status)| {
             let parent = seen.get(&status.parent);
-            let borrows = parent.is_some_and(|parent| is_borrowed(parent, status));
+            // Asked before its bytes are: who has a memory of its own never borrows again.
+            let borrows = parent.is_some_and(|parent| is_borrowed(parent, pid, status));
             let bytes = if borrows { 0 } else { bytes(pid, status) };
             Footprint { pid, name: status.name.clone(), bytes, data: status.data }
         };
@@ -312,10 +313,14 @@ impl Member {
     }
 }
 
-/// A process between vfork and exec runs in the memory of its parent, which waits for it meanwhile
-/// and so cannot change: to /proc both have all of it.
-fn is_borrowed(parent: &Status, child: &Status) -> bool {
-    parent.state == b'D' && (parent.bytes, parent.data) == (child.bytes, child.data)
+/// A process between vfork and exec runs in the memory of its parent: to /proc both have all of it.
+/// Where the kernel does not compare them, it is told by the parent, which waits meanwhile (but not
+/// from the first moment) and so does not change.
+fn is_borrowed(parent: &Status, pid: RawPid, child: &Status) -> bool {
+    let pids = Pid::from_raw(child.parent).zip(Pid::from_raw(pid));
+    pids.and_then(|(parent, child)| have_one_memory(parent, child)).unwrap_or_else(|| {
+        parent.state == b'D' && (parent.bytes, parent.data) == (child.bytes, child.data)
+    })
 }
 
 /// Gives each process to the attempt of its parent or session, or whose marker it carries.

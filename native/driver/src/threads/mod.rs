@@ -8,6 +8,7 @@
 pub mod attempt;
 pub mod journal;
 mod pretence;
+pub mod realtime;
 pub mod sampler;
 pub mod spawner;
 mod telling;

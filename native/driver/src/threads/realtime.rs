@@ -1,0 +1,60 @@
+//! Lets the timer's thread come before every ordinary thread of the system, and keeps what it works
+//! on in memory.
+//!
+//! Of this thread alone: the others may wait, and what a step runs never inherits it. A timer that
+//! works without a pause for [`RUN_MAX`] is mistaken, and would take a processor for ever: the
+//! kernel ends the agent then, and its supervisor starts it anew.
+
+use std::ffi::{c_int, c_void};
+use std::time::Duration;
+
+use rustix::mm::mlock;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Above every ordinary thread, and below the interrupt threads of a kernel that has them (50).
+const PRIORITY: c_int = 40;
+const SCHED_FIFO: c_int = 1;
+/// What is forked has the ordinary policy (sched(7)).
+const SCHED_RESET_ON_FORK: c_int = 0x4000_0000;
+/// Without a system call that waits.
+const RUN_MAX: Duration = Duration::from_millis(500);
+/// Of the stack below here, a multiple of what a turn of the timer takes.
+const STACK_BYTES: usize = 128 * 1024;
+
+#[repr(C)]
+struct Parameter {
+    priority: c_int,
+}
+
+// SAFETY: the prototype of libc; pid 0 is the calling thread, and it only reads `parameter`.
+unsafe extern "C" {
+    safe fn sched_setscheduler(pid: c_int, policy: c_int, parameter: &Parameter) -> c_int;
+}
+
+/// Raises the calling thread, which works on `places` (in memory that it owns).
+///
+/// # Errors
+/// A sentence that names what the kernel refuses.
+pub fn enter(places: &[(*const u8, usize)]) -> Result<(), String> {
+    let refused = |what: &str, cause: std::io::Error| {
+        format!("cannot {what}: {cause} (the agent does not start with device.realtime)")
+    };
+    let here = (&raw const places).cast::<u8>();
+    let stack = [(here.wrapping_sub(STACK_BYTES), STACK_BYTES)];
+    for &(place, bytes) in places.iter().chain(&stack) {
+        // SAFETY: locking changes no byte. The arena is the caller's; the stack reaches further
+        // down than that, and is mapped whole.
+        unsafe { mlock(place.cast_mut().cast::<c_void>(), bytes) }
+            .map_err(|errno| refused("lock the timer's memory", errno.into()))?;
+    }
+    let maximum = getrlimit(Resource::Rttime).maximum;
+    let microseconds = u64::try_from(RUN_MAX.as_micros()).unwrap_or(u64::MAX);
+    let current = Some(maximum.map_or(microseconds, |most| most.min(microseconds)));
+    setrlimit(Resource::Rttime, Rlimit { current, maximum })
+        .map_err(|errno| refused("bound the timer's run", errno.into()))?;
+    let policy = SCHED_FIFO | SCHED_RESET_ON_FORK;
+    match sched_setscheduler(0, policy, &Parameter { priority: PRIORITY }) {
+        0 => Ok(()),
+        _ => Err(refused("raise the timer's priority", std::io::Error::last_os_error())),
+    }
+}
