@@ -57,7 +57,16 @@ def cyclictest(seconds: int) -> Facts:
     """Return what rt-tests' own loop says of this machine, in SCHED_FIFO."""
     with harness.place() as directory:
         file = directory / "cyclic.json"
-        argv = ["cyclictest", "-m", "-p50", "-i1000", f"-D{seconds}", "-h20000", "-q", f"--json={file}"]
+        argv = [
+            "cyclictest",
+            "-m",
+            "-p50",
+            "-i1000",
+            f"-D{seconds}",
+            "-h20000",
+            "-q",
+            f"--json={file}",
+        ]
         subprocess.run(argv, check=True, capture_output=True)
         thread = json.loads(file.read_text())["thread"]["0"]
     late = [float(us) for us, count in thread["histogram"].items() for _ in range(count)]

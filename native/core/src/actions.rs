@@ -259,11 +259,6 @@ impl Machine {
         (task.state, task.phase_at) = (State::Killing, now.after_ms(reap));
     }
 
-    /// The task's nearest deadline, if it has passed; it stands until the present input is handled.
-    fn passed(&self, slot: u16) -> Option<Instant> {
-        Some(self.arena.due[slot as usize]).filter(|due| *due <= self.now.at)
-    }
-
     fn beat(&mut self, slot: u16) {
         let now = self.now.at;
         let attempt = self.attempt(slot);
