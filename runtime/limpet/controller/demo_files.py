@@ -94,11 +94,14 @@ CAPTIONS = {
 }
 
 
-def device_files(root: str, port: int, python: str) -> dict[str, str]:
-    """Return the device's files below `root` by their relative paths; `port` is the broker's."""
+def device_files(root: str, port: int, worker: list[str]) -> dict[str, str]:
+    """Return the device's files below `root` by their relative paths.
+
+    `port` is the broker's, `worker` what runs a Python file.
+    """
     tools: dict[str, tuple[list[Any], str, str]] = {
-        "facts": ([python, f"{root}/facts.py"], "", FACTS),
-        "get": ([python, f"{root}/get.py", {"param": "url"}], URL_PARAM, GET),
+        "facts": ([*worker, f"{root}/facts.py"], "", FACTS),
+        "get": ([*worker, f"{root}/get.py", {"param": "url"}], URL_PARAM, GET),
         "flaky": (["/bin/sh", f"{root}/flaky.sh"], "", FLAKY),
         "stubborn": (["/bin/sh", f"{root}/stubborn.sh"], "", STUBBORN),
         "farewell": (["/bin/sh", f"{root}/farewell.sh"], "", FAREWELL),
@@ -108,7 +111,7 @@ def device_files(root: str, port: int, python: str) -> dict[str, str]:
         "policy.toml": POLICY,
     }
     for name, (argv, params, script) in tools.items():
-        suffix = "py" if argv[0] == python else "sh"
+        suffix = "py" if argv[0] == worker[0] else "sh"
         files[f"{name}.{suffix}"] = script
         files[f"tools.d/{name}.toml"] = TOOL.format(
             name=json.dumps(name), argv=_toml_list(argv), params=params
