@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-
 from _frozen_importlib import BuiltinImporter
 
 

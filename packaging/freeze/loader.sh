@@ -13,18 +13,24 @@ cd "$folder"
 variable=${rust_target//-/_}
 export CC_$variable=$triple-gcc AR_$variable=$triple-ar CARGO_TARGET_DIR=/build/rust
 export CARGO_TARGET_${variable^^}_LINKER=$triple-gcc
+export CARGO_TARGET_${variable^^}_RUSTFLAGS='-C relocation-model=static'
 cargo build --quiet --profile frozen --locked --lib --package limpet-driver --target $rust_target \
     --manifest-path "$tree/native/Cargo.toml"
 
 PYTHONPATH=$tree/runtime "$packages/venv/bin/python" -c 'import sys; from pathlib import Path
 from limpet.native.ffi_build import emit_source
 emit_source(Path(sys.argv[1]))' "$PWD/_core.c"
-"$packages/venv/bin/python" "$here/freeze_encodings.py" frozen_encodings.h
+orjson=$(echo "$packages/orjson-$ARCH"/orjson/orjson.*.so)
+python3.11 -c 'import sys, zlib; from pathlib import Path
+Path("orjson.z").write_bytes(zlib.compress(Path(sys.argv[1]).read_bytes(), 9))' "$orjson"
 cat >orjson.s <<END
     .section .rodata
-    .global limpet_orjson, limpet_orjson_end
+    .global limpet_orjson, limpet_orjson_end, limpet_orjson_bytes
+    .balign 4
+limpet_orjson_bytes:
+    .long $(stat -c %s "$orjson")
 limpet_orjson:
-    .incbin "$(echo "$packages/orjson-$ARCH"/orjson/orjson.*.so)"
+    .incbin "orjson.z"
 limpet_orjson_end:
     .section .note.GNU-stack, "", %progbits
 END
@@ -34,8 +40,7 @@ bootloader=$packages/pyinstaller/bootloader/src
 {
     echo '{'
     sed -n 's/^ *_IMPORT_FUNCTION(\(Py[A-Za-z0-9_]*\)).*/\1;/p' "$bootloader/pyi_dylib_python.c"
-    $triple-nm -D --undefined-only "$packages/orjson-$ARCH"/orjson/orjson.*.so |
-        awk '$2 ~ /^_?Py/ { print $2 ";" }'
+    $triple-nm -D --undefined-only "$orjson" | awk '$2 ~ /^_?Py/ { print $2 ";" }'
     echo '};'
 } >exported
 

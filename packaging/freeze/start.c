@@ -5,12 +5,13 @@
 
 #include <dlfcn.h>
 #include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include "frozen_encodings.h"
+#include <zlib.h>
 
 // The Rust core's native tools; returns the exit code.
 int limpet_tool(const char *name);
@@ -20,20 +21,31 @@ int bootloader_main(int argc, char **argv);
 PyMODINIT_FUNC PyInit__core(void);
 PyMODINIT_FUNC PyInit__cffi_backend(void);
 
-// The shared object of orjson, as its wheel has it.
-extern const char limpet_orjson[], limpet_orjson_end[];
+// The shared object of orjson as its wheel has it, compressed, and its length.
+extern const Bytef limpet_orjson[], limpet_orjson_end[];
+extern const uint32_t limpet_orjson_bytes;
+
+// Puts orjson into the file `fd`, which has its length; whether that went well.
+static bool unpack_orjson(int fd)
+{
+    uLongf size = limpet_orjson_bytes;
+    void *place = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (place == MAP_FAILED)
+        return false;
+    int told = uncompress(place, &size, limpet_orjson, (uLong)(limpet_orjson_end - limpet_orjson));
+    munmap(place, limpet_orjson_bytes);
+    return told == Z_OK;
+}
 
 // Loads orjson from memory: glibc maps a shared object only from a file, and this is one without a
 // file system.
 static PyObject *load_orjson(void)
 {
-    const size_t size = (size_t)(limpet_orjson_end - limpet_orjson);
     int fd = memfd_create("orjson", MFD_CLOEXEC);
-    if (fd < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    if (write(fd, limpet_orjson, size) != (ssize_t)size) {
+    if (fd < 0 || ftruncate(fd, limpet_orjson_bytes) != 0 || !unpack_orjson(fd)) {
         PyErr_SetFromErrno(PyExc_OSError);
-        close(fd);
+        if (fd >= 0)
+            close(fd);
         return NULL;
     }
     char path[32];
@@ -58,7 +70,6 @@ int main(int argc, char **argv)
         return limpet_tool(argc > 2 ? argv[2] : NULL);
     }
 
-    PyImport_FrozenModules = frozen_encodings;
     if (PyImport_AppendInittab("limpet.native._core", PyInit__core) != 0 ||
         PyImport_AppendInittab("_cffi_backend", PyInit__cffi_backend) != 0 ||
         PyImport_AppendInittab("orjson.orjson", load_orjson) != 0) {

@@ -29,7 +29,7 @@ import results
 STARTS = 9
 SETTLE_S = 3.0
 START_CAPPED_S = 20.0
-CAPS_MIB = range(24, 5, -1)
+CAPS_MIB = range(20, 5, -1)
 KIB, MIB = 1 << 10, 1 << 20
 MACHINE = os.uname().machine
 TLS = """\
@@ -47,6 +47,7 @@ class TlsBroker(Broker):
         self.tls_port = self.port + 1
         words = "req -x509 -nodes -days 2 -subj /CN=127.0.0.1 -keyout key.pem -out broker.pem"
         words += " -newkey ec -pkeyopt ec_paramgen_curve:P-256 -addext subjectAltName=IP:127.0.0.1"
+        words += " -addext basicConstraints=CA:FALSE"
         subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
 
     def _argv(self) -> list[str]:
@@ -155,8 +156,11 @@ def smallest_cap(file: Path) -> int | None:
             device.command = cage.argv(*device.command)
             device.run()
             took = connected(device, controller, START_CAPPED_S)
+            if took is None:
+                device.kill()
+            else:
+                device.stop()
             cage.close()
-            device.stop()
             if took is None:
                 return smallest
             smallest = cap_mib
