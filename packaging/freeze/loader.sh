@@ -20,6 +20,8 @@ cargo build --quiet --profile frozen --locked --lib --package limpet-driver --ta
 PYTHONPATH=$tree/runtime "$packages/venv/bin/python" -c 'import sys; from pathlib import Path
 from limpet.native.ffi_build import emit_source
 emit_source(Path(sys.argv[1]))' "$PWD/_core.c"
+PYTHONNODEBUGRANGES=1 "$packages/venv/bin/python" -X frozen_modules=off \
+    "$here/freeze_start.py" frozen_start.h
 orjson=$(echo "$packages/orjson-$ARCH"/orjson/orjson.*.so)
 python3.11 -c 'import sys, zlib; from pathlib import Path
 Path("orjson.z").write_bytes(zlib.compress(Path(sys.argv[1]).read_bytes(), 9))' "$orjson"

@@ -26,10 +26,15 @@ cd built
     ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no \
     CC=$triple-gcc AR=$triple-gcc-ar RANLIB=$triple-gcc-ranlib \
     CFLAGS="$compile_flags" LDFLAGS=-no-pie
-# What compiles Python (tools only need that) and starts it once is made small.
+# What compiles Python (only tools need that), what starts it once and what waits for the kernel is
+# made small.
 cold=(Parser/{action_helpers,myreadline,parser,pegen,pegen_errors,string_parser,token,tokenizer}.o
     Python/{Python-ast,Python-tokenize,asdl,ast,ast_opt,ast_unparse,compile,future,initconfig}.o
-    Python/{pathconfig,preconfig,pylifecycle,pythonrun,symtable,traceback}.o)
+    Python/{codecs,fileutils,getcopyright,import,pathconfig,preconfig,pylifecycle,pythonrun}.o
+    Python/{symtable,sysmodule,traceback}.o
+    Modules/{_codecsmodule,_csv,_datetimemodule,_localemodule,_posixsubprocess,_tracemalloc}.o
+    Modules/{_zoneinfo,faulthandler,fcntlmodule,getpath,grpmodule,main,mmapmodule,posixmodule}.o
+    Modules/{pwdmodule,resource,signalmodule,socketmodule,symtablemodule,syslogmodule,termios}.o)
 make --silent -j"$(nproc)" CFLAGS_NODIST='-flto -Os' "${cold[@]}"
 make --silent -j"$(nproc)" CFLAGS_NODIST=-flto libpython3.11.a
 

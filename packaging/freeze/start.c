@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <zlib.h>
 
+#include "frozen_start.h"
+
 // The Rust core's native tools; returns the exit code.
 int limpet_tool(const char *name);
 // PyInstaller's `main`, compiled under this name.
@@ -70,6 +72,7 @@ int main(int argc, char **argv)
         return limpet_tool(argc > 2 ? argv[2] : NULL);
     }
 
+    PyImport_FrozenModules = frozen_start;
     if (PyImport_AppendInittab("limpet.native._core", PyInit__core) != 0 ||
         PyImport_AppendInittab("_cffi_backend", PyInit__cffi_backend) != 0 ||
         PyImport_AppendInittab("orjson.orjson", load_orjson) != 0) {

@@ -62,10 +62,15 @@ facts = {"kernel": platform.release(), "machine": platform.machine(), "cores": o
 print(json.dumps({"result": facts}), file=report, flush=True)
 """
 GET = """\
-import json, os, sys, urllib.request
+import json, os, socket, sys
+from urllib.parse import urlsplit
 report = os.fdopen(3, "w")
-with urllib.request.urlopen(sys.argv[1], timeout=5) as source, open("payload", "wb") as target:
-    size = target.write(source.read(1 << 20))
+url = urlsplit(sys.argv[1])
+with socket.create_connection((url.hostname, url.port), timeout=5) as connection:
+    connection.sendall(f"GET {url.path} HTTP/1.0\\r\\n\\r\\n".encode())
+    _, _, body = connection.makefile("rb").read(1 << 20).partition(b"\\r\\n\\r\\n")
+with open("payload", "wb") as target:
+    size = target.write(body)
 print(json.dumps({"progress": {"bytes": size}}), file=report, flush=True)
 print(json.dumps({"result": {"path": os.path.abspath("payload"), "bytes": size}}), file=report)
 """
