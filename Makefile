@@ -35,7 +35,8 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped bench valgrind loom mutants mutants-core
-.PHONY: build lock header deb image test-carriers test-systemd clean prerequisites
+.PHONY: build freeze test-frozen test-reproducible measure-frozen deb image test-carriers test-systemd
+.PHONY: lock freeze-lock header clean prerequisites
 
 # What `make freeze` makes for ARCH, and all carriers carry: x86_64, aarch64 or armv7.
 ARCHS := x86_64 aarch64 armv7
@@ -111,6 +112,19 @@ mutants: $(BUILT) ## Put known bugs into a copy of the tree: a test must find ea
 mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small way: a test must notice; AGAIN=1
 	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/core.py $(if $(AGAIN),--again)
 
+freeze: ## Build dist/limpet-ARCH, the single executable; ARCH=x86_64 (as it is), aarch64 or armv7
+	packaging/freeze/freeze $(ARCH)
+	packaging/verify dist/limpet-$(ARCH)
+
+test-frozen: $(BUILT) freeze ## Build the single executable and test it; ARCH=
+	LIMPET_FROZEN=dist/limpet-$(ARCH) $(BIN)/pytest tests/frozen
+
+test-reproducible: ## Build HEAD twice, in two places and from nothing: the files must be the same
+	packaging/freeze/twice $(ARCH)
+
+measure-frozen: $(BUILT) ## Measure the files in dist/: size, start, memory, smallest cap; needs root
+	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/e2e:tests/frozen $(BIN)/python tests/frozen/measure.py
+
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 
 deb: $(BUILT) $(FROZEN) ## Make the Debian package of the frozen file for ARCH
@@ -141,6 +155,9 @@ lock: | prerequisites ## Lock the newest Python packages that pyproject.toml all
 	    -o $(FREEZE_LOCK) pyproject.toml
 	$(PIP_COMPILE) --constraint $(LOCK) --all-build-deps --extra bench \
 	    -o $(BENCH_LOCK) pyproject.toml
+
+freeze-lock: ## Lock the build root of `make freeze` as Debian 12 is now
+	packaging/freeze/root lock $(CURDIR)/build/freeze/root-to-lock
 
 # The exporting macro is expanded first (the variable lets a stable compiler do that), then only the
 # modules of the interface are shown to cbindgen, which would export the constants of all others too.

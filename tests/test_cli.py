@@ -51,9 +51,9 @@ def test_run_refuses_what_it_does_not_know(
 def test_a_worker_runs_a_python_file_as_a_program(tmp_path: Path) -> None:
     tool = tmp_path / "tool.py"
     tool.write_text("import json, sys; print(__name__, sys.argv, json.load(sys.stdin)['n'])")
-    command = [sys.executable, "-m", "limpet", "worker", str(tool)]
+    command = [sys.executable, "-m", "limpet", "worker", str(tool), "--fast"]
     done = subprocess.run(command, input='{"n": 7}', capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["__main__", f"['{tool}']", "7"]
+    assert done.stdout == f"__main__ ['{tool}', '--fast'] 7\n"
 
 
 def test_reading_the_word_run_imports_nothing_of_the_commands() -> None:

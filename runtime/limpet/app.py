@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from limpet import __version__, slim
+from limpet import __version__, program, slim
 from limpet.errors import EXIT_OK, EXIT_SOFTWARE, ConfigError, LimpetError
 
 TYPE_CHECKING = False
@@ -56,7 +56,7 @@ def run(config_file: str) -> int:
     log.info("agent.ended", restart=restart)
     if restart:
         # In the same process: whoever supervises it notices nothing but a pause.
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        os.execv(sys.executable, program.again())
     return EXIT_OK
 
 
@@ -64,16 +64,14 @@ def site(settings: Config) -> Site:
     """Return what the policy needs to know of this device and this build."""
     from limpet.policy import Site
 
-    frozen = bool(getattr(sys, "frozen", False))
-    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "native", "limpet-tool")
     host = settings.broker.host
     return Site(
         device=settings.device.name,
         task_root=os.path.join(settings.device.state_directory, "tasks"),
         directory_bytes=settings.limits.directory_bytes,
         loopback=host in LOOPBACK or host.startswith(LOOPBACK[1]),
-        worker=[sys.executable, "worker"] if frozen else [sys.executable, "-m", "limpet", "worker"],
-        native=[sys.executable, "native"] if frozen else [beside],
+        worker=program.words("worker"),
+        native=program.native(),
     )
 
 

@@ -28,8 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["run"]:
         return _run(words[1:])
-    if words[:1] == ["worker"] and len(words) == 2:
-        return _work(words[1])
+    if words[:1] == ["worker"] and len(words) > 1:
+        return _work(words[1:])
     from limpet.controller.arguments import run_command
 
     return run_command(words)
@@ -69,10 +69,10 @@ def _run(words: list[str]) -> int:
     return run(file)
 
 
-def _work(file: str) -> int:
-    """Run the Python tool in `file` as a program of its own; its parameters are on stdin."""
+def _work(words: list[str]) -> int:
+    """Run the Python tool in the file `words[0]` as a program of its own, with its arguments."""
     import runpy
 
-    sys.argv = [file]
-    runpy.run_path(file, run_name="__main__")
+    sys.argv = words
+    runpy.run_path(words[0], run_name="__main__")
     return EXIT_OK

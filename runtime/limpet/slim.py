@@ -1,8 +1,8 @@
 """Stand-ins for modules that paho and orjson import and this agent never reaches; with reasons.
 
 Together they save about 9 MB resident. Decides only what is left out: a real module that is
-already there stays. Must be called before anything imports paho or orjson, and by the agent's own
-process only.
+already there stays. Must be called before anything imports paho or orjson, by the agent's own
+process; a controller that is one file takes those of the modules that are no part of it.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ STAND_INS: dict[str, dict[str, Any]] = {
 }
 
 
-def install() -> None:
-    """Put the stand-ins where `import` finds them."""
+def install(*names: str) -> None:
+    """Put the stand-ins of these names, or all, where `import` finds them."""
     for name, members in STAND_INS.items():
-        if name in sys.modules:
+        if name in sys.modules or (names and name not in names):
             continue
         module = sys.modules[name] = ModuleType(name)
         vars(module).update(members)

@@ -69,7 +69,7 @@ def to_peer(subject: str) -> Callable[[Facts], float | None]:
 def dispatch_beyond_us(run: Facts) -> float:
     """Return what a dispatch takes beyond what the machine needs for its parts."""
     machine = run["turns"]["machine"]
-    parts = (
+    parts: float = (
         2 * machine["write and fdatasync, µs"]["p50"]
         + 2 * machine["broker, there and back, µs"]["p50"]
         + machine["posix_spawn to first instruction, µs"]["p50"]

@@ -64,8 +64,12 @@ def test_memory_starts_growth_and_crossings_are_told() -> None:
 
 
 def test_nothing_is_measured_in_memory() -> None:
+    argv = ["findmnt", "-nt", "tmpfs", "-o", "TARGET"]
+    found = subprocess.run(argv, capture_output=True, text=True).stdout.split()
+    if not found:
+        pytest.skip("nothing is mounted that is no disk")
     with pytest.raises(SystemExit, match="tmpfs"):
-        harness.refuse_memory(Path("/dev/shm"))
+        harness.refuse_memory(Path(found[0]))
 
 
 def test_a_summary_tells_ranks_that_were_measured() -> None:

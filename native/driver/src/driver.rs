@@ -75,7 +75,7 @@ pub struct Driver {
     /// What opening found.
     pub opened: Opened,
     timer: Inbox,
-    requests: Ring<Request>,
+    asking: Ring<Request>,
     stats: Arc<Mutex<Stats>>,
     board: Arc<Board>,
     threads: Vec<JoinHandle<()>>,
@@ -113,8 +113,7 @@ impl Driver {
             ));
         }
         clear_directories(Path::new(&unstarted.table.task_root), &unstarted.directories);
-        let Unstarted { table, host, opened, inbox, requests, stats, timer, journal, .. } =
-            unstarted;
+        let Unstarted { table, host, opened, inbox, asking, stats, timer, journal, .. } = unstarted;
         let to_timer = inbox.clone();
         let recordings = recordings(settings);
         let board = Arc::new(Board::default());
@@ -133,7 +132,7 @@ impl Driver {
             })?,
         ];
         let timer = inbox;
-        let driver = Driver { table, host, opened, timer, requests, stats, board, threads };
+        let driver = Driver { table, host, opened, timer, asking, stats, board, threads };
         told.recv().map_err(|cause| failed("start the timer", &cause))??;
         Ok(driver)
     }
@@ -143,7 +142,7 @@ impl Driver {
     /// # Errors
     /// The request.
     pub fn request(&self, request: Request) -> Result<(), Request> {
-        self.requests.try_send(request)
+        self.asking.try_send(request)
     }
 
     /// Tells the timer that the host's queue has room again.
@@ -192,7 +191,7 @@ pub(crate) struct Unstarted {
     pub host: Outbound,
     pub opened: Opened,
     pub inbox: Inbox,
-    pub requests: Ring<Request>,
+    pub asking: Ring<Request>,
     pub stats: Arc<Mutex<Stats>>,
     pub timer: Timer,
     pub journal: journal::Journal,
@@ -266,17 +265,8 @@ impl Unstarted {
             spool,
             recordings(settings),
         );
-        let unstarted = Unstarted {
-            table,
-            host,
-            opened,
-            inbox,
-            requests: asking,
-            stats,
-            timer,
-            journal,
-            directories,
-        };
+        let unstarted =
+            Unstarted { table, host, opened, inbox, asking, stats, timer, journal, directories };
         Ok((journal_orders, spawner_orders, unstarted))
     }
 }

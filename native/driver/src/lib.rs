@@ -11,12 +11,14 @@
 //! | threads | [`threads`], [`driver`] |
 //! | the host | [`host`], [`intake`], [`verdict`], [`ffi`], [`guard`] |
 //! | the broker's connection | [`uplink`] |
+//! | the native tools, and how the single executable enters them | [`tools`], [`entry`] |
 
 pub mod authorise;
 pub mod budget;
 pub mod clock;
 pub mod containment;
 pub mod driver;
+pub mod entry;
 pub mod executor;
 pub mod expand;
 pub mod ffi;

@@ -35,7 +35,6 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 /// Largest input document; what the spawner gives is smaller.
 const INPUT_BYTES_MAX: u64 = 64 * 1024;
@@ -84,18 +83,22 @@ fn find(name: &str) -> Option<Tool> {
     })
 }
 
-/// Runs the named tool.
+const SUCCEEDED: u8 = 0;
+const FAILED: u8 = 1;
+const MISCALLED: u8 = 2;
+
+/// Runs the named tool; returns its exit code.
 #[must_use]
-pub fn main(name: Option<&str>) -> ExitCode {
+pub fn main(name: Option<&str>) -> u8 {
     let Some(tool) = name.and_then(find) else {
         eprintln!("cannot run tool {name:?}: there is none of that name");
-        return ExitCode::from(2);
+        return MISCALLED;
     };
     let call = match call() {
         Ok(call) => call,
         Err(text) => {
             eprintln!("{text}");
-            return ExitCode::from(2);
+            return MISCALLED;
         }
     };
     let (result, mut problem) = match tool(&call) {
@@ -106,10 +109,10 @@ pub fn main(name: Option<&str>) -> ExitCode {
         problem.get_or_insert(text);
     }
     match problem {
-        None => ExitCode::SUCCESS,
+        None => SUCCEEDED,
         Some(text) => {
             eprintln!("{text}");
-            ExitCode::FAILURE
+            FAILED
         }
     }
 }

@@ -12,12 +12,12 @@ import pwd
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from limpet import __version__, errors
+from limpet import __version__, errors, program
 from limpet.cli import CONFIG_FILE
 from limpet.clock import Clock
 from limpet.controller.context import UsageError
 from limpet.controller.terminal import Screen, open_screen
-from limpet.errors import EXIT_OK, EXIT_TASK, EXIT_USAGE, LimpetError
+from limpet.errors import EXIT_OK, EXIT_USAGE, LimpetError
 from limpet.units import parse_duration
 
 if TYPE_CHECKING:
@@ -275,7 +275,10 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     logs.add_argument("--stream", choices=("stdout", "stderr"), help="only this one")
     for parser in (show, doctor, status, tasks, record, explain, logs):
         parser.add_argument("--config", default=CONFIG_FILE, metavar="FILE")
-    _add(commands, "version", _version, "print the version")
+    version = _add(commands, "version", _version, "print the version", "limpet version --sbom")
+    version.add_argument(
+        "--sbom", action="store_true", help="the bill of materials of this file (CycloneDX 1.6)"
+    )
 
 
 def _seconds(text: str) -> float:
@@ -465,12 +468,31 @@ def _init(screen: Screen, parsed: argparse.Namespace) -> int:
 
 
 def _demo(screen: Screen, parsed: argparse.Namespace) -> int:
+    if program.FROZEN:
+        why = "its broker is no part of the single executable (`make demo` in the source tree does)"
+        raise UsageError(f"cannot show the demonstration: {why}")
     from limpet.controller import demo
 
     return demo.run(screen)
 
 
 def _version(screen: Screen, parsed: argparse.Namespace) -> int:
-    screen.record({"kind": "version", "limpet": __version__, "protocol": 1})
+    if parsed.sbom:
+        text = program.materials()
+        if text is None:
+            why = "only the single executable holds one (nothing is printed)"
+            raise UsageError(f"cannot print the bill of materials: {why}")
+        sys.stdout.write(f"{text}\n")
+        return EXIT_OK
+    python = ".".join(map(str, sys.version_info[:3]))
+    screen.record(
+        {
+            "kind": "version",
+            "limpet": __version__,
+            "protocol": 1,
+            "python": python,
+            "frozen": program.FROZEN,
+        }
+    )
     screen.say(f"limpet {__version__}")
-    return EXIT_OK if __version__ else EXIT_TASK
+    return EXIT_OK

@@ -14,11 +14,11 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from typing import TYPE_CHECKING, Any
 
+from limpet import program
 from limpet.clock import Clock
 from limpet.codec import frame
 from limpet.controller import demo_files, document, fleet
@@ -201,7 +201,7 @@ class Agent:
 
     def start(self) -> None:
         """Start the agent on the device's files."""
-        command = [sys.executable, "-m", "limpet", "run", "--config", f"{self.root}/limpet.toml"]
+        command = program.words("run", "--config", f"{self.root}/limpet.toml")
         with open(self._log_file, "ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -270,7 +270,8 @@ def write_device(root: str, port: int) -> None:
     """Write the demonstration's device below `root`; `port` is its broker's."""
     for folder in ("state", "tools.d"):
         os.mkdir(os.path.join(root, folder))
-    for path, content in demo_files.device_files(root, port, sys.executable).items():
+    files = demo_files.device_files(root, port, program.words("worker"))
+    for path, content in files.items():
         with open(os.path.join(root, path), "w", encoding="utf-8") as file:
             file.write(content)
 

@@ -62,10 +62,15 @@ facts = {"kernel": platform.release(), "machine": platform.machine(), "cores": o
 print(json.dumps({"result": facts}), file=report, flush=True)
 """
 GET = """\
-import json, os, sys, urllib.request
+import json, os, socket, sys
+from urllib.parse import urlsplit
 report = os.fdopen(3, "w")
-with urllib.request.urlopen(sys.argv[1], timeout=5) as source, open("payload", "wb") as target:
-    size = target.write(source.read(1 << 20))
+url = urlsplit(sys.argv[1])
+with socket.create_connection((url.hostname, url.port), timeout=5) as connection:
+    connection.sendall(f"GET {url.path} HTTP/1.0\\r\\n\\r\\n".encode())
+    _, _, body = connection.makefile("rb").read(1 << 20).partition(b"\\r\\n\\r\\n")
+with open("payload", "wb") as target:
+    size = target.write(body)
 print(json.dumps({"progress": {"bytes": size}}), file=report, flush=True)
 print(json.dumps({"result": {"path": os.path.abspath("payload"), "bytes": size}}), file=report)
 """
@@ -94,11 +99,14 @@ CAPTIONS = {
 }
 
 
-def device_files(root: str, port: int, python: str) -> dict[str, str]:
-    """Return the device's files below `root` by their relative paths; `port` is the broker's."""
+def device_files(root: str, port: int, worker: list[str]) -> dict[str, str]:
+    """Return the device's files below `root` by their relative paths.
+
+    `port` is the broker's, `worker` what runs a Python file.
+    """
     tools: dict[str, tuple[list[Any], str, str]] = {
-        "facts": ([python, f"{root}/facts.py"], "", FACTS),
-        "get": ([python, f"{root}/get.py", {"param": "url"}], URL_PARAM, GET),
+        "facts": ([*worker, f"{root}/facts.py"], "", FACTS),
+        "get": ([*worker, f"{root}/get.py", {"param": "url"}], URL_PARAM, GET),
         "flaky": (["/bin/sh", f"{root}/flaky.sh"], "", FLAKY),
         "stubborn": (["/bin/sh", f"{root}/stubborn.sh"], "", STUBBORN),
         "farewell": (["/bin/sh", f"{root}/farewell.sh"], "", FAREWELL),
@@ -108,7 +116,7 @@ def device_files(root: str, port: int, python: str) -> dict[str, str]:
         "policy.toml": POLICY,
     }
     for name, (argv, params, script) in tools.items():
-        suffix = "py" if argv[0] == python else "sh"
+        suffix = "py" if argv[0] == worker[0] else "sh"
         files[f"{name}.{suffix}"] = script
         files[f"tools.d/{name}.toml"] = TOOL.format(
             name=json.dumps(name), argv=_toml_list(argv), params=params

@@ -15,9 +15,9 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from limpet import __version__
+from limpet import __version__, program
 from limpet.clock import Clock
-from limpet.controller import document, site, trial
+from limpet.controller import document, trial
 from limpet.controller.doctor import Finding, show
 from limpet.controller.terminal import Screen, plain
 from limpet.errors import EXIT_OK, EXIT_TASK, LimpetError
@@ -117,10 +117,10 @@ def _furnish(root: str) -> Bench:
     """Write and declare the tools below `root`."""
     bench = Bench(os.path.join(root, "state"), os.path.join(root, "tools.d"))
     os.mkdir(bench.tools)
-    for name, program in TOOLS.items():
+    for name, code in TOOLS.items():
         file = os.path.join(root, f"{name}.py")
         with open(file, "w", encoding="utf-8") as stream:
-            stream.write(program)
+            stream.write(code)
         with open(os.path.join(bench.tools, f"{name}.toml"), "w", encoding="utf-8") as stream:
             stream.write(DECLARATION.format(name=name, file=file))
     return bench
@@ -138,7 +138,7 @@ def _judge(name: str, check: Callable[[Bench], str], bench: Bench) -> Finding:
 
 def _process(bench: Bench) -> str:
     """A process: this executable itself, as there may be no other program."""
-    argv = [*_command(), "version"]
+    argv = program.words("version")
     (step,) = _steps(bench, "process", {"tool": "exec", "input": {"argv": argv}})
     _expect(step, "succeeded")
     said = step["stdout"]["head"]
@@ -244,11 +244,6 @@ class _Heard(Screen):
         self.records.append(value)
 
 
-def _command() -> list[str]:
-    """Return how this executable is started."""
-    return site.trial("/").worker[:-1]
-
-
 def _task(name: str, *steps: dict[str, Any]) -> dict[str, Any]:
     named = [{"name": "only", "input": {}, **step} for step in steps]
     task = {"schedule_to_close": TASK_TIMEOUT, "steps": named}
@@ -275,7 +270,7 @@ def _kill_in_mid_step(bench: Bench, file: str) -> None:
     """Try the task in `file` in a process of its own, and kill that once a step is at work."""
     words = ["try", file, "--tools", bench.tools, "--state", bench.state, "--json"]
     heard: dict[str, Any] = {}
-    with subprocess.Popen([*_command(), *words], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(program.words(*words), stdout=subprocess.PIPE) as process:
         if process.stdout is None:
             raise Unproven("it has no standard output")
         for line in process.stdout:

@@ -10,10 +10,15 @@ import os
 import queue
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from limpet import program, slim, topics
+
+if program.FROZEN:
+    # The single executable has no OpenSSL, and nothing that looks for a proxy.
+    slim.install("ssl", "urllib.request")
+
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from limpet import topics
 from limpet.clock import Clock
 from limpet.codec import decode
 from limpet.errors import LinkError, TaskError
@@ -52,6 +57,9 @@ class Session:
         self._client.on_message = self._on_message
         if context.username:
             self._client.username_pw_set(context.username, _password(context.password_file))
+        if context.tls and program.FROZEN:
+            why = "the single executable speaks TLS as an agent only (nothing was sent)"
+            raise LinkError(f"cannot connect to {context.host}: {why}")
         if context.tls:
             self._client.tls_set(ca_certs=context.ca_file)
 

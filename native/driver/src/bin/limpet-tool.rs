@@ -2,5 +2,5 @@
 //! standard input.
 
 fn main() -> std::process::ExitCode {
-    limpet_driver::tools::main(std::env::args().nth(1).as_deref())
+    limpet_driver::tools::main(std::env::args().nth(1).as_deref()).into()
 }
