@@ -93,7 +93,7 @@ bench: $(BUILT) $(BENCHED) ## Measure limpet beside what people run today; root;
 	cargo build $(CARGO_WORKSPACE) --quiet --release -p limpet-bench
 	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/e2e $(BIN)/python tests/bench/bench.py \
 	    --size $(or $(BENCH),full)
-	$(BIN)/python tests/bench/report.py $(if $(filter full,$(or $(BENCH),full)),,--quick)
+	PYTHONPATH=tests/e2e $(BIN)/python tests/bench/report.py $(if $(filter full,$(or $(BENCH),full)),,--quick)
 
 valgrind: $(BUILT) ## Watch a C program with every function of the ABI, and the driver's tests
 	PYTHONPATH=tests:tests/e2e $(BIN)/python tests/abi/valgrind.py

@@ -68,7 +68,6 @@ PROGRAMS = {
     "npm": "npm",
     "openssl": "openssl",
     "rt-tests": "cyclictest",
-    "strace": "strace",
 }
 SIZES = {"full": FULL, "quick": QUICK, "tiny": TINY}
 
