@@ -218,6 +218,8 @@ def main() -> int:
             told[name] = measure()
             took[name] = round(time.monotonic() - since)
             say(f"{name} took {took[name]} s")
+            # What was measured so far, if the rest goes wrong.
+            results.write("so-far", "make bench", told, harness.BUILT)
     told["noise"]["after"] = noise()
     told |= {"seconds": round(time.monotonic() - began), "took": took, "versions": versions()}
     full = wanted.size == "full" and not wanted.sections

@@ -1,6 +1,6 @@
 """How late deadlines are while Python suffers, beside a C loop on the same processors.
 
-A child that ignores SIGTERM has 200 ms, and between 1 and 50 ms more before it is killed. What is
+A child that ignores SIGTERM has a second, and between 1 and 50 ms more before it is killed. What is
 measured is from that deadline to the return of the signal call. The C loops run in those seconds.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import harness
 from harness import Facts, Scene
 
-BEFORE_MS = 200
+BEFORE_MS = 1000
 # Of the deadlines, how many must have come to be.
 KEPT_MIN = 0.95
 LONGEST_MS = 50
