@@ -15,6 +15,8 @@ INSTALLED := $(VENV)/installed
 BUILT := $(VENV)/built
 LOCK := packaging/requirements.txt
 FREEZE_LOCK := packaging/requirements-freeze.txt
+BENCH_LOCK := packaging/requirements-bench.txt
+BENCHED := $(VENV)/benched
 
 CARGO_WORKSPACE := --manifest-path native/Cargo.toml --locked
 NATIVE_SOURCES := $(shell find native -name target -prune -o -type f -print)
@@ -32,7 +34,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped valgrind loom mutants mutants-core
+.PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped bench valgrind loom mutants mutants-core
 .PHONY: build freeze test-frozen test-reproducible measure-frozen deb image test-carriers test-systemd
 .PHONY: lock freeze-lock header clean prerequisites
 
@@ -86,6 +88,12 @@ soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs ro
 
 capped: $(BUILT) ## Press an agent in 32 MiB with its steps, in 24 MiB alone; needs root; TASKS=N
 	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/hostile:tests/sim $(BIN)/python tests/e2e/capped.py
+
+bench: $(BUILT) $(BENCHED) ## Measure limpet beside what people run today; root; BENCH=quick
+	cargo build $(CARGO_WORKSPACE) --quiet --release -p limpet-bench
+	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/e2e $(BIN)/python tests/bench/bench.py \
+	    --size $(or $(BENCH),full)
+	PYTHONPATH=tests/e2e $(BIN)/python tests/bench/report.py $(if $(filter full,$(or $(BENCH),full)),,--quick)
 
 valgrind: $(BUILT) ## Watch a C program with every function of the ABI, and the driver's tests
 	PYTHONPATH=tests:tests/e2e $(BIN)/python tests/abi/valgrind.py
@@ -145,6 +153,8 @@ lock: | prerequisites ## Lock the newest Python packages that pyproject.toml all
 	    -o $(LOCK) pyproject.toml
 	$(PIP_COMPILE) --constraint $(LOCK) --all-build-deps --extra freeze \
 	    -o $(FREEZE_LOCK) pyproject.toml
+	$(PIP_COMPILE) --constraint $(LOCK) --all-build-deps --extra bench \
+	    -o $(BENCH_LOCK) pyproject.toml
 
 freeze-lock: ## Lock the build root of `make freeze` as Debian 12 is now
 	packaging/freeze/root lock $(CURDIR)/build/freeze/root-to-lock
@@ -173,6 +183,10 @@ $(INSTALLED): $(LOCK) | prerequisites
 $(BUILT): $(INSTALLED) $(BUILD_FILES) $(NATIVE_SOURCES)
 	$(BIN)/pip install --quiet --disable-pip-version-check \
 	    --no-build-isolation --no-deps --editable .
+	@touch $@
+
+$(BENCHED): $(BENCH_LOCK) $(INSTALLED)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r $(BENCH_LOCK)
 	@touch $@
 
 $(CBINDGEN): | prerequisites

@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "tests" / "results"
 DOCUMENT = ROOT / "RELIABILITY.md"
 README = ROOT / "README.md"
+# Told on a page of its own, BENCHMARKS.md.
+ELSEWHERE = {"bench"}
 BEGIN, END = "<!-- duel: begin -->\n", "<!-- duel: end -->\n"
 
 HEAD = """\
@@ -49,6 +51,11 @@ def load(name: str) -> Measured:
     """Return what the newest run of `name` has written."""
     told: Measured = json.loads((RESULTS / f"{name}.json").read_text())
     return told
+
+
+def files() -> list[str]:
+    """Return the names of the runs that this page tells of."""
+    return sorted(file.stem for file in RESULTS.glob("*.json") if file.stem not in ELSEWHERE)
 
 
 def chaos(told: Measured) -> str:
@@ -368,8 +375,8 @@ def _fate(facts: Measured) -> str:
 
 def _runs() -> str:
     lines = ""
-    for file in sorted(RESULTS.glob("*.json")):
-        told = load(file.stem)
+    for name in files():
+        told = load(name)
         changed = " with changes" if told["modified"] else ""
         lines += (
             f"| `{told['command']}` | {told['date']} | {told['commit']}{changed} | "

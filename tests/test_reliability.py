@@ -19,7 +19,7 @@ def test_the_readme_shows_the_newest_duel() -> None:
 def test_every_result_file_is_told_about() -> None:
     """A measurement that nobody reads is not a proof."""
     told = {proof.file for proof in reliability.PROOFS if proof.file is not None}
-    assert {file.stem for file in reliability.RESULTS.glob("*.json")} == told
+    assert set(reliability.files()) == told
 
 
 def test_every_proof_can_be_run() -> None:

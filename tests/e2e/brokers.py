@@ -51,18 +51,24 @@ def free_port() -> int:
 
 
 class Broker:
-    """One broker process; `kind` is "mosquitto" or "iotcore", `protocol` what it is to speak."""
+    """One broker process; `kind` is "mosquitto" or "iotcore", `protocol` what it is to speak.
 
-    def __init__(self, kind: str, protocol: str, directory: Path) -> None:
+    `more` is what else stands in mosquitto's configuration.
+    """
+
+    def __init__(self, kind: str, protocol: str, directory: Path, more: str = "") -> None:
         self.kind = kind
         self.protocol = protocol
         self.port = free_port()
+        # With what a client trusts it, where it speaks TLS.
+        self.ca_file = ""
         self._directory = directory
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and wait until it accepts connections."""
-        with self._log_file().open("ab") as log:
+        with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 self._argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -73,7 +79,7 @@ class Broker:
                 return
             except OSError:
                 time.sleep(0.02)
-        raise AssertionError(f"{self.kind} does not listen: {self._log_file().read_text()}")
+        raise AssertionError(f"{self.kind} does not listen: {self.log_file.read_text()}")
 
     def stop(self) -> None:
         """End it; a persistent broker writes its sessions down first."""
@@ -86,13 +92,16 @@ class Broker:
         """Lose what a persistent broker wrote down; only while it is stopped."""
         (self._directory / "mosquitto.db").unlink(missing_ok=True)
 
-    def _log_file(self) -> Path:
+    @property
+    def log_file(self) -> Path:
+        """Where it says what it does."""
         return self._directory / f"{self.kind}.log"
 
     def _argv(self) -> list[str]:
         file = self._directory / f"{self.kind}.toml"
         if self.kind == "mosquitto":
-            file.write_text(MOSQUITTO.format(port=self.port, directory=self._directory))
+            told = MOSQUITTO.format(port=self.port, directory=self._directory)
+            file.write_text(told + self._more)
             return [str(MOSQUITTO_PROGRAM), "-c", str(file)]
         version = "v5" if self.protocol == "5" else "v4"
         file.write_text(RUMQTTD.format(port=self.port, version=version))

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = ROOT / "tests" / "results"
 
 
-def write(name: str, command: str, measured: dict[str, Any]) -> Path:
+def write(name: str, command: str, measured: dict[str, Any], directory: Path = DIRECTORY) -> Path:
     """Write `measured` with how it came about; return the file."""
-    DIRECTORY.mkdir(exist_ok=True)
+    directory.mkdir(exist_ok=True)
     told = {
         "command": command,
         "commit": _git("rev-parse", "--short=12", "HEAD"),
@@ -29,7 +29,7 @@ def write(name: str, command: str, measured: dict[str, Any]) -> Path:
         "python": platform.python_version(),
         "measured": measured,
     }
-    file = DIRECTORY / f"{name}.json"
+    file = directory / f"{name}.json"
     file.write_text(json.dumps(told, indent=1) + "\n")
     sys.stderr.write(f"written: {file.relative_to(ROOT)}\n")
     return file

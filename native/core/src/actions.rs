@@ -243,7 +243,8 @@ impl Machine {
     fn terminate(&mut self, slot: u16) {
         let now = self.now.at;
         let attempt = self.attempt_ref(self.arena.tasks[slot as usize].attempt);
-        self.effect(Effect::Signal { attempt, signal: Signal::Terminate });
+        let due = self.passed(slot);
+        self.effect(Effect::Signal { attempt, signal: Signal::Terminate, due });
         let grace = u64::from(self.attempt(slot).spec.grace_ms);
         let task = self.task(slot);
         (task.state, task.phase_at) = (State::Stopping, now.after_ms(grace));
@@ -252,7 +253,8 @@ impl Machine {
     fn kill(&mut self, slot: u16) {
         let (now, reap) = (self.now.at, u64::from(self.limits.reap_ms));
         let attempt = self.attempt_ref(self.arena.tasks[slot as usize].attempt);
-        self.effect(Effect::Signal { attempt, signal: Signal::Kill });
+        let due = self.passed(slot);
+        self.effect(Effect::Signal { attempt, signal: Signal::Kill, due });
         let task = self.task(slot);
         (task.state, task.phase_at) = (State::Killing, now.after_ms(reap));
     }

@@ -311,6 +311,11 @@ impl Machine {
         self.mark_dirty(slot);
     }
 
+    /// The task's nearest deadline, if it has passed; it stands until the present input is handled.
+    pub(crate) fn passed(&self, slot: u16) -> Option<Instant> {
+        Some(self.arena.due[slot as usize]).filter(|due| *due <= self.now.at)
+    }
+
     pub(crate) fn mark_dirty(&mut self, slot: u16) {
         self.dirty[slot as usize / 64] |= 1 << (slot % 64);
     }

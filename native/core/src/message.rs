@@ -476,6 +476,8 @@ pub enum Effect {
         attempt: AttemptRef,
         /// What to send.
         signal: Signal,
+        /// When the clock ran out that asks for it; none for a cancel or a drain.
+        due: Option<Instant>,
     },
     /// Kill what is left of an attempt; answer with `Swept`.
     Sweep(AttemptRef),

@@ -2,7 +2,7 @@
 
 /// An instant in nanoseconds on the clock that also counts while the device sleeps
 /// (`CLOCK_BOOTTIME`). Only differences within one boot have a meaning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Instant(pub u64);
 

@@ -15,7 +15,7 @@ use crate::threads::{journal, sampler, spawner};
 use limpet_core::Machine;
 use limpet_core::machine::Stats;
 use limpet_core::record::Record;
-use limpet_rings::inbox::Patient;
+use limpet_rings::inbox::{Inbox as Ring, Patient};
 use rustix::rand::{GetRandomFlags, getrandom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -75,6 +75,7 @@ pub struct Driver {
     /// What opening found.
     pub opened: Opened,
     timer: Inbox,
+    asking: Ring<Request>,
     stats: Arc<Mutex<Stats>>,
     board: Arc<Board>,
     threads: Vec<JoinHandle<()>>,
@@ -112,7 +113,7 @@ impl Driver {
             ));
         }
         clear_directories(Path::new(&unstarted.table.task_root), &unstarted.directories);
-        let Unstarted { table, host, opened, inbox, stats, timer, journal, .. } = unstarted;
+        let Unstarted { table, host, opened, inbox, asking, stats, timer, journal, .. } = unstarted;
         let to_timer = inbox.clone();
         let recordings = recordings(settings);
         let board = Arc::new(Board::default());
@@ -130,7 +131,8 @@ impl Driver {
                 timer.run(&recordings);
             })?,
         ];
-        let driver = Driver { table, host, opened, timer: inbox, stats, board, threads };
+        let timer = inbox;
+        let driver = Driver { table, host, opened, timer, asking, stats, board, threads };
         told.recv().map_err(|cause| failed("start the timer", &cause))??;
         Ok(driver)
     }
@@ -140,10 +142,7 @@ impl Driver {
     /// # Errors
     /// The request.
     pub fn request(&self, request: Request) -> Result<(), Request> {
-        match self.timer.try_send(Message::Request(request)) {
-            Err(Message::Request(request)) => Err(request),
-            _ => Ok(()),
-        }
+        self.asking.try_send(request)
     }
 
     /// Tells the timer that the host's queue has room again.
@@ -192,6 +191,7 @@ pub(crate) struct Unstarted {
     pub host: Outbound,
     pub opened: Opened,
     pub inbox: Inbox,
+    pub asking: Ring<Request>,
     pub stats: Arc<Mutex<Stats>>,
     pub timer: Timer,
     pub journal: journal::Journal,
@@ -238,6 +238,7 @@ impl Unstarted {
         let directories = machine.tasks().map(owned).collect();
         let host = Outbound::new(QUEUE_MAX).map_err(descriptor)?;
         let (inbox, messages) = Inbox::new(INBOX_MAX).map_err(descriptor)?;
+        let (asking, requests) = inbox.beside(INBOX_MAX);
         let stats = Arc::new(Mutex::new(Stats::default()));
         let (to_journal, journal_orders) = Patient::new(RING_MAX);
         let (to_spawner, spawner_orders) = Patient::new(RING_MAX);
@@ -246,6 +247,7 @@ impl Unstarted {
             owners,
             clock,
             messages,
+            requests,
             host: host.clone(),
             journal: to_journal,
             spawner: to_spawner,
@@ -264,7 +266,7 @@ impl Unstarted {
             recordings(settings),
         );
         let unstarted =
-            Unstarted { table, host, opened, inbox, stats, timer, journal, directories };
+            Unstarted { table, host, opened, inbox, asking, stats, timer, journal, directories };
         Ok((journal_orders, spawner_orders, unstarted))
     }
 }

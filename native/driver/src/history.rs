@@ -40,7 +40,7 @@ pub fn bare_end(step: u8, attempt: u8, outcome: Outcome, code: i32) -> Vec<u8> {
         "reason": null, "detail": null, "result": null,
         "stdout": empty, "stderr": empty,
         "user_ms": 0, "system_ms": 0, "peak_bytes": null, "limit_bytes": null,
-        "memory": "", "not_enforced": [], "stragglers": 0,
+        "memory": "", "not_enforced": [], "stragglers": 0, "late_us": null,
         "started_ms": 0, "ended_ms": 0, "containment": "",
     })
     .to_string()

@@ -12,7 +12,6 @@ use crate::names::{pack_attempt, unpack_attempt};
 use crate::settings::Settings;
 use crate::threads::journal;
 use crate::threads::spawner::{self, native};
-use crate::threads::timer::Message;
 use limpet_core::Instant;
 use limpet_core::message::{Exit, Input};
 use serde::Deserialize;
@@ -80,7 +79,7 @@ impl Manual {
 
     /// Handles a request at once.
     pub fn request(&mut self, request: Request) {
-        self.parts.timer.message(Message::Request(request));
+        self.parts.timer.request(request);
         self.settle();
     }
 

@@ -83,6 +83,15 @@ impl<T> Inbox<T> {
         Ok((Inbox { sender, wake: wake.clone() }, Mailbox { receiver, wake }))
     }
 
+    /// An inbox of `capacity` that the same reader reads, with the same wake-up: what waits in one
+    /// stands in nobody's way in the other.
+    #[must_use]
+    pub fn beside<U>(&self, capacity: usize) -> (Inbox<U>, Mailbox<U>) {
+        let (sender, receiver) = sync_channel(capacity);
+        let wake = self.wake.clone();
+        (Inbox { sender, wake: wake.clone() }, Mailbox { receiver, wake })
+    }
+
     /// Sends a message; waits while the inbox is full. A reader that is gone hears nothing.
     pub fn send(&self, message: T) {
         let _ = self.sender.send(message);

@@ -447,7 +447,7 @@ impl Script {
                 let host = if host { " by host" } else { "" };
                 format!("{} start {step}.{number}{host}", self.name(task))
             }
-            Effect::Signal { attempt, signal } => {
+            Effect::Signal { attempt, signal, .. } => {
                 let signal = if signal == Signal::Terminate { "TERM" } else { "KILL" };
                 format!("{} {signal}", self.name_of(attempt))
             }

@@ -425,7 +425,7 @@ impl World {
                 Effect::Start { attempt, task, step, number, host } => {
                     self.start(attempt, task, step, number, host);
                 }
-                Effect::Signal { attempt, signal } => self.signal(attempt, signal),
+                Effect::Signal { attempt, signal, .. } => self.signal(attempt, signal),
                 Effect::Sweep(attempt) => {
                     self.processes.remove(&(attempt.slot, attempt.generation));
                     let delay = self.latency();

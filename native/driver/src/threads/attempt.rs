@@ -57,6 +57,8 @@ pub struct Live {
     pub started_ms: u64,
     ended_ms: u64,
     cpu_ms: (u64, u64),
+    /// From the deadline that had it signalled last to the return of that, if it was a deadline.
+    pub late_us: Option<u64>,
     /// Processes killed after the leader's end.
     pub stragglers: u32,
     /// What contains it and keeps it within its limits.
@@ -90,6 +92,7 @@ impl Live {
             started_ms: 0,
             ended_ms: 0,
             cpu_ms: (0, 0),
+            late_us: None,
             stragglers: 0,
             tiers: Tiers::default(),
             meter: None,
@@ -384,7 +387,7 @@ impl Live {
             "user_ms": self.cpu_ms.0, "system_ms": self.cpu_ms.1,
             "peak_bytes": self.usage.peak_bytes, "limit_bytes": self.limits().memory_bytes,
             "memory": self.tiers.memory, "not_enforced": self.not_enforced,
-            "stragglers": self.stragglers, "started_ms": self.started_ms,
+            "stragglers": self.stragglers, "late_us": self.late_us, "started_ms": self.started_ms,
             "ended_ms": self.ended_ms, "containment": self.tiers.containment,
         });
         fit(&mut end)

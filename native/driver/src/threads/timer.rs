@@ -44,8 +44,6 @@ const INBOX_TOKEN: u64 = u64::MAX;
 /// What other threads tell the timer.
 #[derive(Debug)]
 pub enum Message {
-    /// The host asks.
-    Request(Request),
     /// Everything up to this record is on disk.
     Durable(u64),
     /// The journal cannot be written any more.
@@ -115,6 +113,9 @@ pub struct Parts {
     pub clock: Clock,
     /// Its inbox.
     pub messages: Mailbox<Message>,
+    /// What the host asks. Apart, because a request may have to wait until answers have left, and
+    /// what those wait for comes from the other threads.
+    pub requests: Mailbox<Request>,
     /// Towards the host.
     pub host: Outbound,
     /// Towards the disk.
@@ -261,24 +262,36 @@ impl Timer {
     }
 
     fn read_inbox(&mut self) {
+        let mut more = self.read_requests(MESSAGES_MAX);
+        for left in (0..MESSAGES_MAX).rev() {
+            let Some(message) = self.parts.messages.take() else { break };
+            self.message(message);
+            more |= left == 0;
+        }
+        if more {
+            // Come back without waiting.
+            self.parts.messages.wake.wake();
+        }
+    }
+
+    /// Takes requests; whether there may be more that need not wait.
+    fn read_requests(&mut self, most: usize) -> bool {
         if let Some(request) = self.held.take() {
             self.request(request);
         }
-        for _ in 0..MESSAGES_MAX {
+        for _ in 0..most {
             if self.held.is_some() {
                 // The host makes room when it polls, and nudges; until then there is no hurry.
-                return;
+                return false;
             }
-            let Some(message) = self.parts.messages.take() else { return };
-            self.message(message);
+            let Some(request) = self.parts.requests.take() else { return false };
+            self.request(request);
         }
-        // There may be more: come back without waiting.
-        self.parts.messages.wake.wake();
+        true
     }
 
     pub(crate) fn message(&mut self, message: Message) {
         match message {
-            Message::Request(request) => self.request(request),
             Message::Durable(seq) => self.feed(Input::Durable(seq)),
             Message::StoreFailed(detail) => {
                 let text = serde_json::json!({"code": "store_failed", "detail": detail});
@@ -312,15 +325,19 @@ impl Timer {
                 self.parts.journal.send(journal::Order::Stall(time));
                 self.parts.spawner.send(spawner::Order::Stall(time));
             }
-            Message::Close => self.closing = true,
+            Message::Close => {
+                // What was asked before is heard first.
+                self.read_requests(INBOX_MAX);
+                self.closing = true;
+            }
         }
     }
 
-    fn request(&mut self, request: Request) {
+    pub(crate) fn request(&mut self, request: Request) {
         let asks =
             matches!(request, Request::Submit(_) | Request::Cancel { .. } | Request::Extend { .. });
         if asks && !self.parts.machine.can_take() {
-            // Its answer has no room yet: it waits, and with it everything behind it.
+            // Its answer has no room yet: it waits, and with it what is asked after it.
             self.held = Some(request);
             return;
         }
@@ -493,9 +510,13 @@ impl Timer {
                 Effect::Start { attempt, task, step, number, .. } => {
                     self.start(attempt, task, step, number);
                 }
-                Effect::Signal { attempt, signal } => {
+                Effect::Signal { attempt, signal, due } => {
                     if let Some(live) = self.live_of(attempt) {
                         live.signal(signal);
+                    }
+                    let now = self.parts.clock.at();
+                    if let Some(live) = self.live_of(attempt) {
+                        live.late_us = due.map(|due| now.0.saturating_sub(due.0) / 1_000);
                     }
                     self.parts.spawner.send(spawner::Order::Signal { attempt, signal });
                 }

@@ -29,6 +29,16 @@ fn a_task_runs_to_its_durable_result_with_references_and_finally() {
     assert_eq!(told["steps"][2]["outcome"], "succeeded");
 }
 
+/// What an answer waits for must not stand behind a question that waits for answers.
+#[test]
+fn more_questions_at_once_than_answers_have_room_are_all_answered() {
+    let limits = json!({"tasks": 200, "steps": 256, "attempts": 8, "ids": 256});
+    let mut rig = Rig::with(json!({"limits": limits, "segment_bytes": 8 * 1024 * 1024}));
+    // Nobody's acceptance is durable before all have asked.
+    rig.stall(Duration::from_millis(300));
+    rig.submit_all(180, &json!([step("it", json!({"argv": ["/bin/true"]}))]));
+}
+
 #[test]
 fn exit_code_signal_and_clock_are_told_apart() {
     let mut rig = Rig::new();
@@ -52,6 +62,8 @@ fn exit_code_signal_and_clock_are_told_apart() {
         (&clock["outcome"], &clock["clock"]),
         (&json!("timed_out"), &json!("start_to_close"))
     );
+    assert!(clock["late_us"].is_u64(), "{clock:#}");
+    assert!(code["late_us"].is_null() && signal["late_us"].is_null());
     let missing = told(&mut rig, "missing");
     assert_eq!(
         (&missing["outcome"], &missing["reason"]),

@@ -1,0 +1,106 @@
+"""A task's way through a target: to the child's first instruction, to its result, and how many.
+
+Dispatch is measured with a few tasks under way, throughput with as many as keep it busy.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import harness
+import machine
+import targets
+from harness import Facts, Scene
+
+AT_ONCE = (1, 10, 100)
+BUSY = {targets.EXEC: 64, targets.THREE: 64, targets.NOOP: 128}
+LIVE = (1, 16, 128, 512, 1000)
+WAITING = 4000
+
+Samples = dict[str, list[float]]
+
+
+def checked(figures: Facts, tasks: int) -> Facts:
+    """Return the figures of a load whose tasks all went well."""
+    assert figures["succeeded"] == tasks, figures["refused"]
+    return figures
+
+
+def dispatch(scene: Scene, tasks: int, at_once: int) -> Samples:
+    """Return µs from publishing to the child's first instruction, and to the result."""
+    file = machine.blank(scene.directory, tasks)
+    argv = [str(harness.probe("child")), str(file), "@N@"]
+    command = scene.target.command(targets.EXEC, argv)
+    figures = checked(harness.load(scene.broker.port, command, tasks, at_once), tasks)
+    began, ended = figures["sent_ns"], figures["latency_ns"]
+    first = machine.readings(file, tasks)
+    assert all(first), "a child did not write down its start"
+    return {
+        f"first instruction, {at_once} at once": [
+            (read - sent) / 1e3 for read, sent in zip(first, began, strict=True)
+        ],
+        f"result, {at_once} at once": [ns / 1e3 for ns in ended],
+    }
+
+
+def throughput(scene: Scene, kind: str, tasks: int) -> float:
+    """Return tasks a second."""
+    command = scene.target.command(kind, [str(harness.probe("child")), "-"])
+    figures = checked(harness.load(scene.broker.port, command, tasks, BUSY[kind]), tasks)
+    return float(figures["results"] / figures["seconds"])
+
+
+def repetition(scene: Scene, counts: Facts) -> Samples:
+    """Measure all of it once with a target that has just started."""
+    target, told = scene.target, {"start to subscribed, ms": [scene.start_s * 1e3]}
+    # The first tasks are those of a cold cache; who starts is measured elsewhere.
+    dispatch(scene, counts["warm"], 1)
+    for at_once in AT_ONCE:
+        told |= dispatch(scene, counts["dispatch"] * (1 if at_once == 1 else 2), at_once)
+    for kind in (targets.EXEC, targets.THREE, targets.NOOP):
+        if kind in target.kinds:
+            told[f"{kind}, tasks/s"] = [throughput(scene, kind, counts[kind])]
+    return told
+
+
+def growth(kind: Any, counts: Facts) -> Facts:
+    """Return µs per no-op task of limpet while ever more others are live; and with many waiting.
+
+    A live task is one whose step has failed and is tried again in an hour.
+    """
+    told: Facts = {}
+    with harness.running(kind) as scene:
+        live = 0
+        again = {"maximum_attempts": 2, "initial_interval": "1h", "maximum_interval": "1h"}
+        fails = {
+            **{"name": "s", "tool": "exec", "input": {"argv": ["/bin/false"]}},
+            **{"on_interruption": "rerun", "retry": again},
+        }
+        failing = scene.target.of_steps([fails])
+        for wanted in (number for number in LIVE if number <= counts["live"]):
+            left_alone(scene, failing, wanted - 1 - live)
+            live = wanted - 1
+            figures = noop(scene, counts["grown"], 1)
+            per_task = [ns / 1e3 for ns in figures["latency_ns"]]
+            told[f"{wanted} live"] = harness.summary(per_task, "µs")
+    with harness.running(kind) as scene:
+        waiting = min(WAITING, counts["waiting"])
+        figures = noop(scene, waiting, waiting)
+        told["waiting"] = {"tasks": waiting, "tasks/s": figures["results"] / figures["seconds"]}
+    return told
+
+
+def left_alone(scene: Scene, failing: targets.Command, tasks: int) -> None:
+    """Give the target tasks that stay; return when they wait for their next attempt."""
+    if tasks > 0:
+        # A state says that an attempt has failed: no result comes for an hour.
+        told = failing._replace(hear=["limpet/kitchen/state/bench"], result="limpet/kitchen/state/")
+        backing_off = told._replace(success='"backoff"')
+        harness.load(scene.broker.port, backing_off, tasks, 32, expires_s=3600)
+        harness.settle(scene.target.pid)
+
+
+def noop(scene: Scene, tasks: int, at_once: int) -> Facts:
+    """Run tasks that do nothing."""
+    command = scene.target.command(targets.NOOP, [])
+    return checked(harness.load(scene.broker.port, command, tasks, at_once), tasks)
