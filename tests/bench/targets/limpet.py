@@ -114,6 +114,7 @@ class Stormy(Limpet):
 
     name = "limpet under the storm"
     attempts = 64
+    slowness = 1
     # The storm's heap is the agent's memory.
     more = '[limits.memory]\nagent = "1GiB"'
     storm = (
