@@ -49,7 +49,8 @@ def test_every_deadline_under_the_storm_tells_how_late_it_was(
     subjects: list[Any] = [limpet.Stormy]
     monkeypatch.setattr(lateness, "subjects", lambda: subjects)
     (told,) = bench.deadlines(COUNTS).values()
-    assert {row["samples"] for row in told.values()} == {COUNTS["deadlines"]}
+    assert told["C loop, fifo"]["samples"] == COUNTS["deadlines"]
+    assert told["subject"]["samples"] > 0
 
 
 def test_memory_starts_growth_and_crossings_are_told() -> None:
