@@ -1,6 +1,7 @@
 //! How the single executable enters a native tool: from C, before Python is started.
 //!
-//! No part of the C ABI of the core: it takes no handle, and its caller is packaging/freeze/start.c.
+//! No part of the C ABI of the core: it takes no handle, and its caller is
+//! `packaging/freeze/start.c`.
 
 use std::ffi::{CStr, c_char, c_int};
 
