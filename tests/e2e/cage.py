@@ -131,4 +131,6 @@ class Alone(Cage):
     def close(self) -> None:
         """End whatever is still inside and remove the groups."""
         super().close()
-        self._group.parent.rmdir()
+        # An agent that was killed has left its steps' groups beside its own.
+        for group, _, _ in os.walk(self._group.parent, topdown=False):
+            os.rmdir(group)
