@@ -180,6 +180,19 @@ def core(told: Measured) -> str:
     )
 
 
+def frozen(told: Measured) -> str:
+    """Say how large it is, how fast it starts, and what it takes."""
+    sizes = ", ".join(f"{name}: {size} bytes" for name, size in told["bytes"].items())
+    start, idle = told["start"], told["idle_with_tls"]
+    return (
+        f"{sizes}; subscribed {start['frozen']['median_ms']} ms after its start in the median of "
+        f"{len(start['frozen']['all_ms'])} (from the package for Python, in turn: "
+        f"{start['venv']['median_ms']}); connected by TLS and at rest, {idle['processes']} process: "
+        f"PSS {idle['pss_mib']} MiB, RSS {idle['rss_mib']}; the smallest cap in which it connects "
+        f"so: {told['smallest_cap_mib']} MiB"
+    )
+
+
 def sampled(told: Measured) -> str:
     """Say how far limits were passed, and what looking costs."""
     mib = 1 << 20
@@ -318,6 +331,12 @@ PROOFS = [
         "`make mutants-core`: `native/core`",
         "mutants-core",
         core,
+    ),
+    Proof(
+        "The single executable is small, starts at once and rests in little memory",
+        "`make measure-frozen`: `tests/frozen/measure.py`",
+        "frozen",
+        frozen,
     ),
 ]
 
