@@ -188,7 +188,8 @@ def frozen(told: Measured) -> str:
         f"{sizes}; subscribed {start['frozen']['median_ms']} ms after its start in the median of "
         f"{len(start['frozen']['all_ms'])} (from the package for Python, in turn: "
         f"{start['venv']['median_ms']}); connected by TLS and at rest, "
-        f"{idle['processes']} process: PSS {idle['pss_mib']} MiB, RSS {idle['rss_mib']}; the smallest cap in which it connects "
+        f"{idle['processes']} process: PSS {idle['pss_mib']} MiB, RSS {idle['rss_mib']}; "
+        f"the smallest cap in which it connects "
         f"so: {told['smallest_cap_mib']} MiB"
     )
 
