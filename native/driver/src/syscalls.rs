@@ -1,35 +1,41 @@
 //! System calls that rustix does not have: waitid(2) with the fifth argument that libc leaves out,
-//! process_mrelease(2) and kcmp(2).
+//! process_mrelease(2) and kcmp(2); and the numbers of those that are called by number.
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::process::Pid;
 use std::ffi::c_long;
 use std::ptr;
 
-/// Number of waitid(2); none where nobody has looked it up.
-const WAITID: Option<c_long> = if cfg!(all(target_arch = "x86_64", target_pointer_width = "64")) {
-    Some(247)
-} else if cfg!(any(target_arch = "aarch64", target_arch = "riscv64")) {
-    Some(95)
-} else if cfg!(target_arch = "arm") {
-    Some(280)
-} else {
-    None
-};
-/// Number of kcmp(2); none where nobody has looked it up.
-const KCMP: Option<c_long> = if cfg!(all(target_arch = "x86_64", target_pointer_width = "64")) {
-    Some(312)
-} else if cfg!(target_arch = "aarch64") {
-    Some(272)
-} else if cfg!(target_arch = "arm") {
-    Some(378)
-} else {
-    None
-};
+use number::{KCMP, WAITID};
+
+/// Numbers of system calls, for the architectures that limpet is built for.
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod number {
+    pub const CLONE: u16 = 56;
+    pub const WAITID: u16 = 247;
+    pub const KCMP: u16 = 312;
+}
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod number {
+    pub const CLONE: u16 = 220;
+    pub const WAITID: u16 = 95;
+    pub const KCMP: u16 = 272;
+}
+#[cfg(target_arch = "arm")]
+pub(crate) mod number {
+    pub const CLONE: u16 = 120;
+    pub const WAITID: u16 = 280;
+    pub const KCMP: u16 = 378;
+}
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")))]
+compile_error!("cannot call the kernel of this architecture: native/driver/src/syscalls.rs");
+/// The same everywhere, like that of every system call since Linux 5.1 (clone3(2): 5.3;
+/// process_mrelease(2): 5.15).
+pub(crate) const CLONE3: u16 = 435;
+const PROCESS_MRELEASE: u16 = 448;
+
 /// Compares the memory of two processes.
 const KCMP_VM: c_long = 1;
-/// The same everywhere, like that of every system call since Linux 5.1 (process_mrelease(2): 5.15).
-const PROCESS_MRELEASE: c_long = 448;
 const P_PID: c_long = 1;
 /// WNOHANG, WEXITED and WNOWAIT: only look, and never wait.
 const PEEK: c_long = 1 | 4 | 0x0100_0000;
@@ -46,16 +52,16 @@ unsafe extern "C" {
 pub fn release_memory(pidfd: BorrowedFd<'_>) {
     let fd = c_long::from(pidfd.as_raw_fd());
     // SAFETY: process_mrelease(pidfd, flags) takes two numbers and touches no memory of ours.
-    let _ = unsafe { syscall(PROCESS_MRELEASE, fd, c_long::from(0)) };
+    let _ = unsafe { syscall(PROCESS_MRELEASE.into(), fd, c_long::from(0)) };
 }
 
 /// Whether two processes have one memory, as between vfork and exec; `None` where the kernel cannot
 /// tell, or not us.
 pub fn have_one_memory(one: Pid, other: Pid) -> Option<bool> {
-    let number = |pid: Pid| c_long::from(pid.as_raw_pid());
+    let pid = |pid: Pid| c_long::from(pid.as_raw_pid());
     let none: c_long = 0;
     // SAFETY: kcmp(pid1, pid2, type, idx1, idx2) takes five numbers and touches no memory of ours.
-    match unsafe { syscall(KCMP?, number(one), number(other), KCMP_VM, none, none) } {
+    match unsafe { syscall(KCMP.into(), pid(one), pid(other), KCMP_VM, none, none) } {
         0 => Some(true),
         1..=3 => Some(false),
         _ => None,
@@ -73,7 +79,7 @@ pub fn most_resident_bytes(child: Pid) -> Option<u64> {
     let no_info: *mut u8 = ptr::null_mut();
     // SAFETY: waitid(idtype, id, infop, options, rusage) writes at most 18 words to `usage`, which
     // has them, and nothing through a null `infop`.
-    let done = unsafe { syscall(WAITID?, P_PID, pid, no_info, PEEK, usage.as_mut_ptr()) };
+    let done = unsafe { syscall(WAITID.into(), P_PID, pid, no_info, PEEK, usage.as_mut_ptr()) };
     let kibibytes = u64::try_from(usage[MOST_RESIDENT]).ok().filter(|_| done == 0)?;
     Some(kibibytes.saturating_mul(1024)).filter(|&bytes| bytes > own_most_resident_bytes())
 }
@@ -122,7 +128,7 @@ mod tests {
         let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
         rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).expect("it ends");
         let most = most_resident_bytes(pid);
-        assert_eq!(most.is_some_and(|bytes| bytes >= more), WAITID.is_some());
+        assert!(most.is_some_and(|bytes| bytes >= more), "{most:?}");
         assert_eq!(most_resident_bytes(pid), most);
         assert!(child.wait().expect("kept").success());
         assert_eq!(most_resident_bytes(pid), None);

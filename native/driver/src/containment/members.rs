@@ -247,16 +247,14 @@ impl Members {
     pub fn divided(&self) -> (Vec<Footprint>, bool) {
         let bytes = |pid, status: &Status| footprint::proportional(pid).unwrap_or(status.bytes);
         let dead = |one: &Footprint| !census::read(one.pid).is_some_and(|seen| seen.alive);
-        let mut found = self.measure(bytes);
-        let mut certain = !found.iter().any(dead);
-        for _ in 1..DIVIDE_TRIES {
-            if certain {
-                break;
-            }
+        let mut found = Vec::new();
+        for _ in 0..DIVIDE_TRIES {
             found = self.measure(bytes);
-            certain = !found.iter().any(dead);
+            if !found.iter().any(dead) {
+                return (found, true);
+            }
         }
-        (found, certain)
+        (found, false)
     }
 
     fn measure(&self, bytes: impl Fn(RawPid, &Status) -> u64) -> Vec<Footprint> {

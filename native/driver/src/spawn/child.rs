@@ -32,7 +32,7 @@ const NICE: i32 = 10;
 /// kernel's are below 4096).
 const FAILURE_BYTES: usize = 3;
 
-/// The steps of [`Plan::run`] that can fail, in order.
+/// What can fail before the program runs, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// The process itself.

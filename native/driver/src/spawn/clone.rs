@@ -17,17 +17,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
-/// Of the system calls, for the architectures that limpet is built for.
-#[cfg(target_arch = "x86_64")]
-const CLONE: usize = 56;
-#[cfg(target_arch = "aarch64")]
-const CLONE: usize = 220;
-#[cfg(target_arch = "arm")]
-const CLONE: usize = 120;
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")))]
-compile_error!("cannot start processes on this architecture: see native/driver/src/spawn/clone.rs");
-/// The same everywhere.
-const CLONE3: usize = 435;
+use crate::syscalls::{CLONE3, number::CLONE};
 
 const CLONE_VM: u64 = 0x100;
 const CLONE_VFORK: u64 = 0x4000;
@@ -89,10 +79,10 @@ pub(super) unsafe fn clone<T>(
         };
         let place = std::ptr::from_ref(&arguments) as usize;
         // SAFETY: clone3 reads that many bytes at `place`. For the rest the caller answers.
-        unsafe { divide([CLONE3, place, size_of::<Arguments>()], child, argument) }
+        unsafe { divide([CLONE3.into(), place, size_of::<Arguments>()], child, argument) }
     } else {
         // SAFETY: clone takes flags and no stack here. For the rest the caller answers.
-        unsafe { divide([CLONE, (flags | SIGCHLD) as usize, 0], child, argument) }
+        unsafe { divide([CLONE.into(), (flags | SIGCHLD) as usize, 0], child, argument) }
     };
     let pid = i32::try_from(result).unwrap_or(-Errno::INVAL.raw_os_error());
     Pid::from_raw(pid.max(0)).ok_or_else(|| io::Error::from_raw_os_error(-pid))

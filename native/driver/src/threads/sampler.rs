@@ -110,9 +110,10 @@ impl Sampler<'_> {
         let due = self.looked.iter().filter(|(_, one)| rows || one.is_due(now));
         let (still, growing): (Vec<_>, Vec<_>) =
             due.map(|(&attempt, one)| (attempt, one.is_still())).partition(|&(_, still)| still);
-        let swapping = is_swapping();
         let began = thread_time();
+        let mut swapping = false;
         if still.len() + growing.len() > 0 {
+            swapping = is_swapping();
             let mut all: Vec<&mut Members> =
                 self.looked.values_mut().map(|one| &mut one.members).collect();
             self.births.notice(self.containment, &mut all, now);
