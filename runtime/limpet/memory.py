@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import os
 
-from limpet.units import format_size
+from limpet.units import format_rounded, format_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class Memory:
 
     def _judge(self, used: int) -> str | None:
         if self._part(used) >= REFUSE:
-            held = format_size(used >> 10 << 10)
-            return f"the agent has {held} of the {format_size(self._budget)} it may have"
+            held, most = format_rounded(used), format_size(self._budget)
+            return f"the agent has {held} of the {most} it may have"
         return self._pressure()
 
     @property

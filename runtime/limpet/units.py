@@ -41,6 +41,11 @@ def format_size(size_bytes: int) -> str:
     return _format(size_bytes, SIZES)
 
 
+def format_rounded(size_bytes: int) -> str:
+    """Write bytes as whole KiB or larger units, rounded down: for people, of what was measured."""
+    return format_size(size_bytes >> 10 << 10)
+
+
 def parse_instant(text: object) -> int:
     """Read an RFC 3339 date and time with its offset as milliseconds since 1970 (UTC).
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import harness
 import targets
+from fleet import memory_kib
 from harness import Facts, Scene
 
 SAMPLE_S = 0.05
@@ -23,17 +23,9 @@ AT_ONCE = 32
 
 def held(pids: list[int]) -> dict[str, int]:
     """Return PSS, RSS and USS of these processes together, in KiB."""
-    told = {"PSS": 0, "RSS": 0, "USS": 0}
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-        except (ProcessLookupError, FileNotFoundError):
-            continue
-        fields = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-        told["PSS"] += fields["Pss"]
-        told["RSS"] += fields["Rss"]
-        told["USS"] += fields["Private_Clean"] + fields["Private_Dirty"]
-    return told
+    told = memory_kib(pids)
+    private = told.get("Private_Clean", 0) + told.get("Private_Dirty", 0)
+    return {"PSS": told.get("Pss", 0), "RSS": told.get("Rss", 0), "USS": private}
 
 
 class Watch:

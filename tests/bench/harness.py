@@ -102,14 +102,11 @@ def broker(directory: Path, tls: bool = False) -> Iterator[Broker]:
     if tls:
         certify(directory)
         more = TLS.format(directory) + more
-    running = Broker("mosquitto", "5", directory, more)
+    told = Broker("mosquitto", "5", directory, more)
     if tls:
-        running.ca_file = str(directory / "ca.pem")
-    running.start()
-    try:
-        yield running
-    finally:
-        running.stop()
+        told.ca_file = str(directory / "ca.pem")
+    with told.running():
+        yield told
 
 
 def certify(directory: Path) -> None:

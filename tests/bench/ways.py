@@ -64,21 +64,12 @@ def repetition(scene: Scene, counts: Facts) -> Samples:
 
 
 def growth(kind: Any, counts: Facts) -> Facts:
-    """Return µs per no-op task of limpet while ever more others are live; and with many waiting.
-
-    A live task is one whose step has failed and is tried again in an hour.
-    """
+    """Return µs per no-op task of limpet while ever more others are live; and with many waiting."""
     told: Facts = {}
     with harness.running(kind) as scene:
         live = 0
-        again = {"maximum_attempts": 2, "initial_interval": "1h", "maximum_interval": "1h"}
-        fails = {
-            **{"name": "s", "tool": "exec", "input": {"argv": ["/bin/false"]}},
-            **{"on_interruption": "rerun", "retry": again},
-        }
-        failing = scene.target.of_steps([fails])
         for wanted in (number for number in LIVE if number <= counts["live"]):
-            left_alone(scene, failing, wanted - 1 - live)
+            left_alone(scene, wanted - 1 - live)
             live = wanted - 1
             figures = noop(scene, counts["grown"], 1)
             per_task = [ns / 1e3 for ns in figures["latency_ns"]]
@@ -90,9 +81,15 @@ def growth(kind: Any, counts: Facts) -> Facts:
     return told
 
 
-def left_alone(scene: Scene, failing: targets.Command, tasks: int) -> None:
-    """Give the target tasks that stay; return when they wait for their next attempt."""
+def left_alone(scene: Scene, tasks: int) -> None:
+    """Give limpet tasks that stay; return when they wait for their next attempt.
+
+    Their step fails, and is tried again in an hour.
+    """
     if tasks > 0:
+        again = {"maximum_attempts": 2, "initial_interval": "1h", "maximum_interval": "1h"}
+        fails = {"name": "s", "tool": "exec", "input": {"argv": ["/bin/false"]}}
+        failing = scene.target.of_steps([{**fails, "on_interruption": "rerun", "retry": again}])
         # A state says that an attempt has failed: no result comes for an hour.
         told = failing._replace(hear=["limpet/kitchen/state/bench"], result="limpet/kitchen/state/")
         backing_off = told._replace(success='"backoff"')

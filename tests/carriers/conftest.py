@@ -52,7 +52,5 @@ def debian(tmp_path: Path) -> Iterator[Debian]:
 def broker(tmp_path: Path) -> Iterator[Broker]:
     if not MOSQUITTO_PROGRAM.exists():
         pytest.skip(f"{MOSQUITTO_PROGRAM} is not installed")
-    broker = Broker("mosquitto", "5", tmp_path)
-    broker.start()
-    yield broker
-    broker.stop()
+    with Broker("mosquitto", "5", tmp_path).running() as broker:
+        yield broker

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 MOSQUITTO_PROGRAM = Path("/usr/sbin/mosquitto")
@@ -96,6 +98,15 @@ class Broker:
     def log_file(self) -> Path:
         """Where it says what it does."""
         return self._directory / f"{self.kind}.log"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[Broker]:
+        """Start it, and end it afterwards."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
 
     def _argv(self) -> list[str]:
         file = self._directory / f"{self.kind}.toml"

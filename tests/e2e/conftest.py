@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from brokers import MOSQUITTO_PROGRAM, Broker
-from fleet import Controller, Device
+from fleet import Controller, Device, listening
 
 LANES = [
     pytest.param(("mosquitto", "5"), id="mosquitto-5"),
@@ -23,10 +23,8 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     kind, protocol = request.param
     if kind == "mosquitto" and not MOSQUITTO_PROGRAM.exists():
         pytest.skip(f"{MOSQUITTO_PROGRAM} is not installed")
-    broker = Broker(kind, protocol, tmp_path)
-    broker.start()
-    yield broker
-    broker.stop()
+    with Broker(kind, protocol, tmp_path).running() as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -41,8 +39,6 @@ def device(broker: Broker, tmp_path: Path) -> Iterator[Device]:
 
 @pytest.fixture
 def controller(broker: Broker) -> Iterator[Controller]:
-    """A controller; at the end, everything it heard must have fitted PROTOCOL.md."""
-    controller = Controller(broker)
-    yield controller
-    controller.close()
-    assert controller.faults == []
+    """A controller of that broker."""
+    with listening(broker) as controller:
+        yield controller

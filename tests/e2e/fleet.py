@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -261,6 +262,15 @@ def step(name: str, *argv: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "tool": "exec", "input": {"argv": list(argv)}, **more}
 
 
+@contextlib.contextmanager
+def listening(broker: Broker) -> Iterator[Controller]:
+    """Give a controller; at the end, everything it heard must have fitted PROTOCOL.md."""
+    controller = Controller(broker)
+    yield controller
+    controller.close()
+    assert controller.faults == []
+
+
 def processes_with(text: str) -> list[int]:
     """Return the processes whose command line holds `text`."""
     found = []
@@ -273,3 +283,17 @@ def processes_with(text: str) -> list[int]:
             if text.encode() in line and int(entry.name) != os.getpid():
                 found.append(int(entry.name))
     return found
+
+
+def memory_kib(pids: list[int]) -> dict[str, int]:
+    """Return what the kernel says of these processes' memory, summed: `Rss`, `Pss` and so on."""
+    summed: dict[str, int] = {}
+    for pid in pids:
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        except (ProcessLookupError, FileNotFoundError):
+            continue
+        for line in lines:
+            name, value, *_ = line.split()
+            summed[name[:-1]] = summed.get(name[:-1], 0) + int(value)
+    return summed

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from brokers import Broker
 from executable import Frozen, Limpet
-from fleet import ROOT, Controller
+from fleet import ROOT, Controller, listening
 
 FOREIGN = {
     "aarch64": ("qemu-aarch64-static", "aarch64-linux-gnu"),
@@ -61,10 +61,8 @@ def limpet(command: list[str]) -> Limpet:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker("iotcore", "3.1.1", tmp_path)
-    broker.start()
-    yield broker
-    broker.stop()
+    with Broker("iotcore", "3.1.1", tmp_path).running() as broker:
+        yield broker
 
 
 @pytest.fixture
@@ -78,7 +76,5 @@ def device(command: list[str], broker: Broker, tmp_path: Path) -> Iterator[Froze
 
 @pytest.fixture
 def controller(broker: Broker) -> Iterator[Controller]:
-    controller = Controller(broker)
-    yield controller
-    controller.close()
-    assert controller.faults == []
+    with listening(broker) as controller:
+        yield controller

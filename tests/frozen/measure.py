@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from brokers import MOSQUITTO_PROGRAM, Broker
+from brokers import MOSQUITTO_PROGRAM, Broker, free_port
 from cage import Alone
 from executable import Frozen
-from fleet import PATIENCE_S, ROOT, Controller, Device, processes_with
+from fleet import PATIENCE_S, ROOT, Controller, Device, memory_kib, processes_with
 
 import results
 
@@ -32,6 +32,11 @@ START_CAPPED_S = 20.0
 CAPS_MIB = range(20, 5, -1)
 KIB, MIB = 1 << 10, 1 << 20
 MACHINE = os.uname().machine
+LISTENER = """\
+listener {0} 127.0.0.1
+certfile {1}/broker.pem
+keyfile {1}/key.pem
+"""
 TLS = """\
 [broker.tls]
 enabled = true
@@ -43,21 +48,12 @@ class TlsBroker(Broker):
     """mosquitto with a certificate of its own; its plain port is for the controller."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__("mosquitto", "5", directory)
-        self.tls_port = self.port + 1
+        self.tls_port = free_port()
+        super().__init__("mosquitto", "5", directory, LISTENER.format(self.tls_port, directory))
         words = "req -x509 -nodes -days 2 -subj /CN=127.0.0.1 -keyout key.pem -out broker.pem"
         words += " -newkey ec -pkeyopt ec_paramgen_curve:P-256 -addext subjectAltName=IP:127.0.0.1"
         words += " -addext basicConstraints=CA:FALSE"
         subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
-
-    def _argv(self) -> list[str]:
-        argv = super()._argv()
-        file = Path(argv[-1])
-        own = f"listener {self.tls_port} 127.0.0.1\n"
-        for name, value in (("certfile", "broker.pem"), ("keyfile", "key.pem")):
-            own += f"{name} {self._directory}/{value}\n"
-        file.write_text(file.read_text() + own)
-        return argv
 
 
 @contextlib.contextmanager
@@ -114,12 +110,8 @@ def starts(command: list[str]) -> dict[str, Any]:
 
 def memory(pids: list[int]) -> dict[str, Any]:
     """Return what these processes have together, in MiB."""
-    summed: dict[str, int] = {}
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
-            name, value, *_ = line.split()
-            summed[name] = summed.get(name, 0) + int(value)
-    wanted = {"rss": "Rss:", "pss": "Pss:", "private_dirty": "Private_Dirty:"}
+    summed = memory_kib(pids)
+    wanted = {"rss": "Rss", "pss": "Pss", "private_dirty": "Private_Dirty"}
     found = {f"{name}_mib": round(summed[key] / KIB, 1) for name, key in wanted.items()}
     return {"processes": len(pids), **found}
 

@@ -48,10 +48,8 @@ PRESENCE_TOPIC = f"limpet/{DEVICE}/presence"
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Broker]:
-    broker = Broker("iotcore", "5", tmp_path)
-    broker.start()
-    yield broker
-    broker.stop()
+    with Broker("iotcore", "5", tmp_path).running() as broker:
+        yield broker
 
 
 @pytest.fixture

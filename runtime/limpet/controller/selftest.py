@@ -21,7 +21,7 @@ from limpet.controller import document, trial
 from limpet.controller.doctor import Finding, show
 from limpet.controller.terminal import Screen, plain
 from limpet.errors import EXIT_OK, EXIT_TASK, LimpetError
-from limpet.units import format_size
+from limpet.units import format_rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,7 +171,7 @@ def _python_tools(bench: Bench) -> str:
     _expect(step, "succeeded")
     if not isinstance(step["result"], dict) or "pid" not in step["result"]:
         raise Unproven(f"its result is {step['result']!r}")
-    return f"ran and told a result, {format_size(step['peak_bytes'] >> 10 << 10)} at most"
+    return f"ran and told a result, {format_rounded(step['peak_bytes'])} at most"
 
 
 def _deadline(bench: Bench) -> str:
@@ -190,7 +190,7 @@ def _memory(bench: Bench) -> str:
     """A process that takes without end is ended; which tier did it is told."""
     (step,) = _steps(bench, "memory", {"tool": "hog"})
     _expect(step, "out_of_memory")
-    limit = format_size(step["limit_bytes"] >> 10 << 10)
+    limit = format_rounded(step["limit_bytes"])
     missing = ", ".join(step["not_enforced"])
     return f"ended at {limit} by {step['memory']}" + (
         f"; nothing keeps {missing}" if missing else ""

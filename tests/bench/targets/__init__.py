@@ -17,6 +17,13 @@ from brokers import Broker
 ROOT = Path(__file__).resolve().parents[3]
 # What a target is asked to run: a process; three, one after the other; nothing, but as a task.
 EXEC, THREE, NOOP = "exec", "three", "noop"
+# What a Python program begins with that is to suffer.
+STORM = f"""\
+import sys
+sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
+import storm
+storm.brew()
+"""
 
 
 class Command(NamedTuple):
@@ -101,14 +108,12 @@ class Process:
         return found
 
 
-def script(directory: Path, program: Path, stormy: bool, *arguments: str) -> list[str]:
+def script(program: Path, stormy: bool, *arguments: str) -> list[str]:
     """Return what runs a Python program; `stormy` with a storm in the same process."""
     if not stormy:
         return [sys.executable, str(program), *arguments]
-    folder = str(Path(__file__).resolve().parents[1])
     text = (
-        f"import sys; sys.path.insert(0, {folder!r}); import storm; storm.brew()\n"
-        f"import runpy; sys.argv[0] = {str(program)!r}\n"
+        f"{STORM}import runpy; sys.argv[0] = {str(program)!r}\n"
         f"runpy.run_path({str(program)!r}, run_name='__main__')"
     )
     return [sys.executable, "-c", text, *arguments]

@@ -117,10 +117,7 @@ class Stormy(Limpet):
     slowness = 1
     # The storm's heap is the agent's memory.
     more = '[limits.memory]\nagent = "1GiB"'
-    storm = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})\n"
-        "import storm; storm.brew()\n"
-    )
+    storm = targets.STORM
 
     def deadline(self, argv: list[str], before_ms: int) -> tuple[targets.Command, int]:
         """Return the command for a child that overstays, and what is added to its milliseconds."""

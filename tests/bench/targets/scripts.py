@@ -26,7 +26,7 @@ class Naive(targets.Process):
         self._port = broker.port
 
     def start(self) -> None:
-        argv = targets.script(self.directory, self.program, self.stormy, str(self._port))
+        argv = targets.script(self.program, self.stormy, str(self._port))
         self.launch(argv)
 
     def command(self, kind: str, argv: list[str]) -> targets.Command:
