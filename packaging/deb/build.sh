@@ -7,18 +7,13 @@ file=$1 directory=$2
 here=$(dirname "$(realpath "$0")")
 tree=$(realpath "$here/../..")
 bin=$tree/.venv/bin
+. "$here/../architecture.sh"
 version=${VERSION:-$("$bin/limpet" version | cut -d' ' -f2)}
 
-# Which processor the file is for stands in the second half-word behind its identification.
-case "$(od -An -tu2 -j18 -N2 "$file" | tr -d ' ')" in
-62) architecture=amd64 ;;
-183) architecture=arm64 ;;
-40) architecture=armhf ;;
-*)
+architecture=$(debian_of "$file") || {
     echo "cannot package $file: it is for none of amd64, arm64, armhf (nothing was made)" >&2
     exit 1
-    ;;
-esac
+}
 output=$directory/limpet_${version}_$architecture.deb
 
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$tree" log -1 --format=%ct)}

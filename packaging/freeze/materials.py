@@ -1,7 +1,8 @@
 """Write the bill of materials of the single executable, as a module that it takes in.
 
-Run in the build root, after the loader: `materials.py ARCH PACKAGES MODULE`. Lists what is linked
-or packed in, from the locks and from what was unpacked; CycloneDX 1.6. Knows no file of the result.
+Run in the build root, after the loader: `materials.py ARCH RUST_TARGET PACKAGES MODULE`. Lists what
+is linked or packed in, from the locks and from what was unpacked; CycloneDX 1.6. Knows no file of
+the result.
 """
 
 from __future__ import annotations
@@ -23,11 +24,6 @@ TREE = Path(__file__).resolve().parents[2]
 MANIFEST = TREE / "native" / "Cargo.toml"
 ROOT_LOCK = Path(__file__).with_name("root.lock")
 DEBIAN_NAMES = {"x86_64": "amd64", "aarch64": "arm64", "armv7": "armhf"}
-RUST_TARGETS = {
-    "x86_64": "x86_64-unknown-linux-gnu",
-    "aarch64": "aarch64-unknown-linux-gnu",
-    "armv7": "armv7-unknown-linux-gnueabihf",
-}
 
 Component = dict[str, Any]
 
@@ -109,10 +105,10 @@ def python(arch: str, packages: Path) -> list[Component]:
     return found
 
 
-def crates(arch: str) -> list[Component]:
+def crates(rust_target: str) -> list[Component]:
     """Return the crates that are linked in: what limpet-driver needs, but for its own tests."""
     command = ["cargo", "metadata", "--format-version=1", "--locked"]
-    command += ["--filter-platform", RUST_TARGETS[arch], "--manifest-path", str(MANIFEST)]
+    command += ["--filter-platform", rust_target, "--manifest-path", str(MANIFEST)]
     metadata = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     lock = tomllib.loads(MANIFEST.with_name("Cargo.lock").read_text())
     checksums = {(p["name"], p["version"]): p.get("checksum") for p in lock["package"]}
@@ -141,11 +137,11 @@ def crates(arch: str) -> list[Component]:
     return sorted(found, key=lambda entry: str(entry["purl"]))
 
 
-def bill(arch: str, packages: Path) -> dict[str, Any]:
+def bill(arch: str, rust_target: str, packages: Path) -> dict[str, Any]:
     """Return the whole document."""
     text = (TREE / "runtime" / "limpet" / "__init__.py").read_text()
     (version,) = re.findall(r'__version__ = "(.*)"', text)
-    listed = [*debian(arch), *python(arch, packages), *crates(arch)]
+    listed = [*debian(arch), *python(arch, packages), *crates(rust_target)]
     built_s = int(os.environ["SOURCE_DATE_EPOCH"])
     purl = f"pkg:generic/limpet@{version}?arch={arch}"
     content = json.dumps([purl, built_s, listed])
@@ -172,11 +168,11 @@ def bill(arch: str, packages: Path) -> dict[str, Any]:
     }
 
 
-def main(arch: str, packages: Path, module: Path) -> None:
+def main(arch: str, rust_target: str, packages: Path, module: Path) -> None:
     """Write `module`."""
-    text = json.dumps(bill(arch, packages), indent=1)
+    text = json.dumps(bill(arch, rust_target, packages), indent=1)
     module.write_text(f'"""The bill of materials of this file."""\n\nTEXT = {text!r}\n')
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))

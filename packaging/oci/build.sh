@@ -9,6 +9,7 @@ shift
 here=$(dirname "$(realpath "$0")")
 tree=$(realpath "$here/../..")
 bin=$tree/.venv/bin
+. "$here/../architecture.sh"
 version=$("$bin/limpet" version | cut -d' ' -f2)
 kept=$tree/build/carriers
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$tree" log -1 --format=%ct)}
@@ -29,20 +30,21 @@ build() { # buildah, with a storage of its own, of which nothing is left
 # Sets what differs between the platforms: Debian's name, OCI's, and where the loader is looked for.
 platform_of() {
     variant=()
-    case "$(od -An -tu2 -j18 -N2 "$1" | tr -d ' ')" in
-    62) debian=amd64 oci=amd64 loader=lib64/ld-linux-x86-64.so.2 ;;
-    183) debian=arm64 oci=arm64 loader=lib/ld-linux-aarch64.so.1 ;;
-    40) debian=armhf oci=arm variant=(--variant v7) loader=lib/ld-linux-armhf.so.3 ;;
-    *) fail "$1 is for none of the three platforms" ;;
+    debian=$(debian_of "$1") || fail "$1 is for none of the three platforms"
+    case $debian in
+    amd64) oci=amd64 loader=lib64/ld-linux-x86-64.so.2 ;;
+    arm64) oci=arm64 loader=lib/ld-linux-aarch64.so.1 ;;
+    armhf) oci=arm variant=(--variant v7) loader=lib/ld-linux-armhf.so.3 ;;
     esac
 }
 
-# fetch PACKAGE: prints where its locked version for $debian is. Where packages come from is this
-# machine's own setting; the main suite alone, in which versions stay.
+# fetch PACKAGE: prints where the version of it is that the frozen file was built with, for $debian.
+# Where packages come from is this machine's own setting; the main suite alone, in which versions
+# stay.
 fetch() {
     local name architecture version sum state listed=/etc/apt/sources.list.d/debian.sources
     read -r name architecture version sum < <(
-        awk -v p="$1" -v a="$debian" '$1 == p && ($2 == a || $2 == "all")' "$here/packages.lock"
+        awk -v p="$1" -v a="$debian" '$1 == p && ($2 == a || $2 == "all")' "$here/../freeze/root.lock"
     )
     local file=$kept/$name-$architecture-$sum.deb
     if [ ! -e "$file" ]; then
