@@ -375,7 +375,7 @@ fn overshoot(scene: &Scene, sampling: &Sampling, limit: u64, rate: &str) -> (i64
     let begun = Instant::now();
     let found = scene.run(sampling, &FILLS.replace("RATE", rate), within(limit));
     let took = u64::try_from(begun.elapsed().as_millis()).expect("short").max(1);
-    assert_eq!(found.fate(), Ends, "{}", found.ended.stderr);
+    assert_eq!(found.fate(), Ends, "{:?} {}", found.ended.status, found.ended.stderr);
     let read = |name| std::fs::read(scene.directory.path().join(name)).expect("written");
     let first = String::from_utf8(read("first")).expect("a number").parse::<u64>();
     let count = u64::from_le_bytes(read("count").try_into().expect("8 bytes"));
