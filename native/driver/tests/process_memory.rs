@@ -10,6 +10,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use rustix::time::{ClockId, clock_gettime};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ use process::{
 const LIMIT: u64 = 32 * 1024 * 1024;
 /// Name of the thread that is measured.
 const SAMPLER: &str = "limpet-sampler";
+/// Number of the next attempt that is run to its end; those below are of attempts beside it.
+static NEXT: AtomicU16 = AtomicU16::new(100);
 /// What becomes of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -135,12 +138,15 @@ impl Scene {
     }
 
     fn run(&self, sampling: &Sampling, code: &str, limits: Limits) -> Found {
-        let mut child = self.start(&sampling.containment, 1, code, limits);
+        // Each has a name of its own, as in the agent: whoever ends one looks for its name until it
+        // finds nobody, and may not be through when the leader has gone.
+        let attempt = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut child = self.start(&sampling.containment, attempt.into(), code, limits);
         let meter = child.cell.take_meter();
-        let watch = sampling.watch(&child, 1, limits);
+        let watch = sampling.watch(&child, attempt, limits);
         wait_readable(&child.pidfd);
         let (excess, counted) = (watch.excess().cloned(), meter.map(|meter| meter.read()));
-        sampling.board.forget(attempt_reference(1));
+        sampling.board.forget(attempt_reference(attempt));
         let peak_bytes = counted.map_or(watch.peak_bytes(), |usage| usage.peak_bytes);
         let kills = counted.map_or(0, |usage| usage.kills);
         // Before its output is read to the end: whoever is left holds it open.
