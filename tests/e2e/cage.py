@@ -86,17 +86,13 @@ class Cage:
         """Return the processes inside, the oldest first."""
         return sorted(map(int, (self._group / "cgroup.procs").read_text().split()))
 
-    def signal(self, number: signal.Signals, command: str) -> None:
-        """Send `number` to the oldest process whose command line holds `command`."""
-        os.kill(self.find(command), number)
-
-    def find(self, command: str) -> int:
-        """Return the process that runs `command` inside, not what starts it."""
+    def find(self, program: str) -> int:
+        """Return the agent inside, which began as `program`, a path; not what starts it."""
         for pid in self.pids():
-            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if argv[0].decode() == sys.executable and command.encode() in b" ".join(argv):
+            argv = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+            if argv[0] == program and argv[-1].endswith("/limpet.toml"):
                 return pid
-        raise AssertionError(f"nothing runs {command}")
+        raise AssertionError(f"nothing runs {program}")
 
     def kills(self) -> int:
         """Return how many processes the kernel has killed for the cap."""
