@@ -2,8 +2,8 @@
 
 The board is QEMU's, without acceleration: a processor of that architecture, Debian's kernel for it
 with control groups of version 2, a disk, a network, and beside the file nothing but the C library
-and busybox. Broker and controller are on this machine. Decides what counts as proven; writes
-`tests/results/board-ARCH.json`. Needs the build root of `make freeze`, and root.
+and busybox. Broker (with TLS) and controller are on this machine. Decides what counts as proven;
+writes `tests/results/board-ARCH.json`. Needs the build root of `make freeze`, and root.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import fleet
 import image
-from brokers import Broker
+from brokers import QEMU_HOST, TlsBroker
 from emulate import Broken
 from fleet import DEVICE, ROOT, Controller, task
 
@@ -36,8 +36,9 @@ FREEZE = ROOT / "packaging" / "freeze"
 PAYLOAD = b"board" * 4096
 # How long to wait for what must come: the processor is emulated.
 fleet.PATIENCE_S = 600.0
-# Where QEMU's network has this machine.
-HOST = "10.0.2.2"
+# Tried downwards until one is too small to connect in, for as long as that may take.
+CAPS_MIB = range(16, 5, -1)
+START_CAPPED_S = 90.0
 MODULES = ("virtio_pci", "virtio_mmio", "virtio_blk", "virtio_net", "crc32c_generic", "ext4")
 
 
@@ -66,11 +67,15 @@ NEEDS = {
     "mke2fs": "e2fsprogs",
     "modprobe": "kmod",
     "cpio": "cpio",
+    "mosquitto": "mosquitto",
+    "openssl": "openssl",
 }
 
 # The first process.
 INIT = """\
 #!/bin/busybox sh
+# Whatever fails here ends the first process, and with it the board.
+set -e
 /bin/busybox --install -s
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -80,11 +85,18 @@ for module in $(cat /modules/order); do insmod "/modules/$module"; done
 ifconfig lo 127.0.0.1 up
 ifconfig eth0 10.0.2.15 up
 mount -t ext4 /dev/vda /data
-echo 'board: starts'
-/bin/limpet run --config /data/limpet.toml
-echo "board: ended with $?"
-sync
-poweroff -f
+cap=$(sed -n 's/.*limpet_cap=\\([0-9]*\\).*/\\1/p' /proc/cmdline)
+if [ "$cap" ]; then
+    # The steps' groups will be beside it.
+    agent=/sys/fs/cgroup/limpet/limpet.agent
+    mkdir -p $agent
+    echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+    echo +memory >/sys/fs/cgroup/limpet/cgroup.subtree_control
+    echo "${cap}M" >$agent/memory.max
+    echo 0 >$agent/memory.swap.max
+    echo $$ >$agent/cgroup.procs
+fi
+exec /data/limpet run --config /data/limpet.toml
 """
 EATS = "kept = [bytearray(b'x') * 2**20 for _ in range(200)]\nimport time\ntime.sleep(600)\n"
 # What the kernel says of the agent's memory.
@@ -97,7 +109,7 @@ print(json.dumps({"result": kib}), file=os.fdopen(3, "w"), flush=True)
 """
 TOOL = """\
 name = "{name}"
-argv = ["/bin/limpet", "worker", "/data/{name}.py"]
+argv = ["/data/limpet", "worker", "/data/{name}.py"]
 on_interruption = "any"
 """
 # As the kernel of a Raspberry Pi comes.
@@ -158,8 +170,8 @@ def modules(unpacked: Path) -> list[Path]:
     return list(found)
 
 
-def pack(arch: str, kind: Kind, file: Path, target: Path) -> None:
-    """Write the first file system, which is in memory: everything but the device's state."""
+def pack(arch: str, kind: Kind, target: Path) -> None:
+    """Write the first file system, which is in memory: everything but limpet and its files."""
     unpacked = fetch(kind)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
@@ -168,7 +180,6 @@ def pack(arch: str, kind: Kind, file: Path, target: Path) -> None:
         for folder in ("proc", "sys", "dev", "data", "tmp", "etc"):
             (root / folder).mkdir()
         shutil.copy(unpacked / "bin" / "busybox", root / "bin")
-        shutil.copy(file, root / "bin" / "limpet")
         for library in c_library(arch):
             shutil.copy(library, root / "lib")
         order = modules(unpacked)
@@ -195,19 +206,21 @@ def c_library(arch: str) -> list[Path]:
     return [folder / name for name in (loader, "libc.so.6", "libm.so.6")]
 
 
-def fill(disk: Path, port: int) -> None:
-    """Write the board's disk: what the demonstration has, and two tools more."""
-    files = demo_files.device_files("/data", port, ["/bin/limpet", "worker"])
-    files["limpet.toml"] = files["limpet.toml"].replace("127.0.0.1", HOST)
-    files["limpet.toml"] = files["limpet.toml"].replace(demo_files.DEVICE, DEVICE)
+def fill(disk: Path, file: Path, broker: TlsBroker) -> None:
+    """Write the board's disk: limpet, what the demonstration has, and two tools more."""
+    files = demo_files.device_files("/data", broker.port, ["/data/limpet", "worker"])
+    told = broker.secured(files["limpet.toml"]).replace(broker.ca_file, "/data/broker.pem")
+    files["limpet.toml"] = told.replace("127.0.0.1", QEMU_HOST).replace(demo_files.DEVICE, DEVICE)
+    files["broker.pem"] = Path(broker.ca_file).read_text()
     files["policy.toml"] = files["policy.toml"].replace('"sleep"', '"sleep", "eats", "weighs"')
     for tool, script in (("eats", EATS), ("weighs", WEIGHS)):
         files |= {f"{tool}.py": script, f"tools.d/{tool}.toml": TOOL.format(name=tool)}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         (root / "tools.d").mkdir()
-        for file, text in files.items():
-            (root / file).write_text(text)
+        shutil.copy(file, root / "limpet")
+        for path, text in files.items():
+            (root / path).write_text(text)
         image.write(disk, root)
 
 
@@ -246,7 +259,7 @@ def served() -> Iterator[str]:
         handler = partial(Quiet, directory=name)
         with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield f"http://{HOST}:{server.server_port}/payload"
+            yield f"http://{QEMU_HOST}:{server.server_port}/payload"
             server.shutdown()
 
 
@@ -287,14 +300,28 @@ class Proof:
 
     def without_the_memory_controller_it_is_ended_as_well(self) -> None:
         """As on Raspberry Pi OS, where nobody has switched it on."""
+        assert self._comes_back(NO_CONTROLLER, fleet.PATIENCE_S)
+        self._eat("eaten-2", "sampled")
+
+    def the_smallest_cap_in_which_it_connects_is_found(self) -> None:
+        """One of a control group, without swap; the C library's pages are not counted there."""
+        caps = (
+            cap for cap in CAPS_MIB if not self._comes_back(f"limpet_cap={cap}", START_CAPPED_S)
+        )
+        self.facts["smallest cap MiB"] = next(caps, CAPS_MIB[-1] - 1) + 1
+        assert self.facts["smallest cap MiB"] in CAPS_MIB
+
+    def _comes_back(self, words: str, seconds: float) -> bool:
+        """Whether the board, switched off and on with these words to its kernel, connects."""
         self.board.cut_power()
         before = len(self.controller.all("presence"))
-        self.board = Board(*self._board, NO_CONTROLLER)
-        fleet.until(
-            lambda: any(said["online"] for said in self.controller.all("presence")[before:]),
-            "its presence",
-        )
-        self._eat("eaten-2", "sampled")
+        self.board = Board(*self._board, words)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if any(said["online"] for said in self.controller.all("presence")[before:]):
+                return True
+            time.sleep(0.1)
+        return False
 
     def _eat(self, name: str, tier: str) -> None:
         eats = {"name": "eats", "tool": "eats", "limits": {"memory": "48MiB"}}
@@ -337,6 +364,7 @@ CHECKS: tuple[Callable[[Proof], None], ...] = (
     Proof.a_step_beyond_its_memory_is_ended_by_the_kernel,
     Proof.a_power_cut_in_mid_step_loses_nothing,
     Proof.without_the_memory_controller_it_is_ended_as_well,
+    Proof.the_smallest_cap_in_which_it_connects_is_found,
     Proof.nobody_said_what_the_protocol_does_not_know,
 )
 
@@ -347,9 +375,9 @@ def prove(arch: str, file: Path) -> int:
     log = BUILD / f"board-{arch}.log"
     with tempfile.TemporaryDirectory(dir=BUILD) as name:
         place = Path(name)
-        pack(arch, kind, file, place / "initrd")
-        broker = Broker("iotcore", "3.1.1", place)
-        fill(place / "disk", broker.port)
+        pack(arch, kind, place / "initrd")
+        broker = TlsBroker(place)
+        fill(place / "disk", file, broker)
         with broker.running():
             controller = Controller(broker, demo_files.SOURCE)
             proof = Proof(kind, place, log, controller)
