@@ -1,6 +1,7 @@
 //! Opening what must lie beneath a directory, whatever links there are on the way: openat2(2) with
-//! `RESOLVE_BENEATH`, so that the kernel decides and not a comparison of strings. Where that call is
-//! missing (an emulator, a container that forbids what it does not know) no link is followed at all.
+//! `RESOLVE_BENEATH`, so that the kernel decides and not a comparison of strings. Where that is
+//! missing (an emulator, a container that forbids what it does not know) no link is followed at
+//! all.
 //!
 //! It knows which directory a parameter is bound to; what is done with a file is its tool's affair.
 
