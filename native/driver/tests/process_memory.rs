@@ -467,7 +467,7 @@ fn measures_starts() {
 }
 
 /// How long the start of a limited step takes, until the first instruction of its program and until
-/// the agent knows of it: the medians in each tier, of starts that take turns, after so long a pause
+/// the agent knows of it: the medians in each tier of starts that take turns, after so long a pause
 /// each. As in the agent, the pause is for making the next groups ready.
 fn starts(scene: &Scene, rounds: u32, pause: Duration) -> Vec<(Tiers, Duration, Duration)> {
     let containments = tiers(&scene.instance);

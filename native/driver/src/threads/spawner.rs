@@ -104,7 +104,7 @@ pub fn run(containment: &Arc<Containment>, timer: &Inbox, board: &Board, orders:
     board.close();
 }
 
-/// The next order, or a timeout after `wait`. When there is nothing to do it does `meanwhile` first.
+/// The next order, or a timeout after `wait`. Where there is nothing to do `meanwhile` comes first.
 fn next(
     orders: &Receiver<Order>,
     wait: Option<Duration>,
