@@ -386,7 +386,7 @@ PROOFS = [
             f"board-{arch}",
             board,
         )
-        for arch in ("aarch64",)
+        for arch in ("aarch64", "armv7")
     ),
 ]
 
