@@ -39,6 +39,7 @@ mod caps;
 mod census;
 mod cgroup;
 mod footprint;
+mod kin;
 mod limits;
 mod members;
 
@@ -284,9 +285,22 @@ impl Containment {
     }
 
     /// Kills everything in the cell (its leader too, should it live) until nothing is found, then
-    /// removes its group. Blocks for at most [`SWEEP_LIMIT`] and a few searches of `/proc`.
+    /// removes its group. Blocks for at most [`SWEEP_LIMIT`] and a few searches of `/proc`. To be
+    /// called by the thread that starts leaders and reaps.
     pub fn sweep(&self, cell: &Cell) -> Swept {
+        if self.is_deserted(&cell.target) {
+            return Swept { killed: 0, remaining: 0 };
+        }
         self.clear(&cell.target, SWEEP_LIMIT)
+    }
+
+    /// Reaps the leader of a cell that was swept, if it has ended, and gives the cell up.
+    pub fn bury(&self, cell: Cell) {
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        if let Some(leader) = cell.target.leader.and_then(|leader| Pid::from_raw(leader.pid)) {
+            let _ = waitid(WaitId::Pid(leader), ended);
+        }
+        drop(cell);
     }
 
     /// Kills whatever an earlier run of this instance has left, and removes its groups. Only before
@@ -302,22 +316,22 @@ impl Containment {
     /// Never blocks, never reaps a leader. Nothing else in this process may have children.
     pub fn reap_strays(&self) -> u32 {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        if !matches!(waitid(WaitId::All, ended | WaitIdOptions::NOWAIT), Ok(Some(_))) {
-            return 0;
-        }
+        let Some(strays) = self.strays().or_else(|| self.dead_strays()) else { return 0 };
+        let reaped = strays
+            .into_iter()
+            .filter(|&pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))))
+            .take(REAPED_MAX);
+        count(reaped.count())
+    }
+
+    /// Adopted processes that have ended, where the kernel keeps no lists of children.
+    fn dead_strays(&self) -> Option<Vec<Pid>> {
         let own = getpid().as_raw_pid();
         let mut zombies = census();
         zombies.retain(|process| process.parent == own && !process.alive);
-        let Some(leaders) = self.leaders.if_all_known() else {
-            return 0;
-        };
-        let reaped = zombies
-            .into_iter()
-            .filter(|process| !leaders.contains(&process.identity.pid))
-            .filter_map(|process| Pid::from_raw(process.identity.pid))
-            .take(REAPED_MAX)
-            .filter(|&pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
-        count(reaped.count())
+        let leaders = self.leaders.if_all_known()?;
+        let strays = zombies.into_iter().map(|process| process.identity.pid);
+        Some(strays.filter(|pid| !leaders.contains(pid)).filter_map(Pid::from_raw).collect())
     }
 
     /// Everything alive that belongs to `target`.

@@ -205,8 +205,8 @@ impl Live {
         lines
     }
 
-    /// Learns how the leader has ended; false while it runs. It stays a zombie until
-    /// [`Live::bury`]: its pid names the session in which its descendants are looked for.
+    /// Learns how the leader has ended; false while it runs. It stays a zombie until the spawner
+    /// buries it: its pid names the session in which its descendants are looked for.
     pub fn notice_exit(&mut self, buffer: &mut [u8], now_ms: u64, wall_ms: u64) -> bool {
         let Some(pid) = self.pid else { return false };
         let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -305,10 +305,9 @@ impl Live {
         }
     }
 
-    /// Lets the dead leader go. Only after its descendants are gone.
+    /// Lets the dead leader go, whose descendants are gone: the spawner reaps it.
     pub fn bury(&mut self) {
-        if let (Some(pid), Some(_)) = (self.pid, self.exit) {
-            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        if self.exit.is_some() {
             self.pid = None;
         }
     }
