@@ -227,6 +227,13 @@ impl Machine {
         own.then(|| self.arena.task_ref(found.task))
     }
 
+    /// Whether the nearest deadline of the task that a live attempt belongs to has passed.
+    #[must_use]
+    pub fn is_late(&self, attempt: AttemptRef, at: Instant) -> bool {
+        let task = self.task_of_attempt(attempt);
+        task.is_some_and(|task| self.arena.due[task.slot as usize] <= at)
+    }
+
     /// References to all live tasks, in slot order.
     pub fn tasks(&self) -> impl Iterator<Item = TaskRef> + '_ {
         let live = |slot: &u16| self.arena.tasks[*slot as usize].state != State::Free;

@@ -12,7 +12,8 @@ use limpet_core::message::{Event, TaskRef};
 impl Timer {
     pub(crate) fn tell(&mut self) {
         let host = self.parts.host.clone();
-        let filled = host.try_fill(|| self.next_told());
+        // What is told is put into words here, which takes its time: a deadline has its own.
+        let filled = host.try_fill(|| if self.is_due() { None } else { self.next_told() });
         self.retry = !filled;
         if let Ok(mut stats) = self.parts.stats.try_lock() {
             *stats = self.parts.machine.stats();
