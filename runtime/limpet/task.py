@@ -94,6 +94,7 @@ DOCUMENT = {
     "schedule_to_close": Field("1h", _clock, "_ms"),
     "finally_to_close": Field("30s", _clock, "_ms"),
     "priority": Field(0, whole(-100, 100)),
+    "report": Field("all", choice("all", "result")),
     "steps": Field(REQUIRED, _steps),
     "finally": Field([], _steps),
     "plan": Field({}, _object),
@@ -172,6 +173,7 @@ def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
         "schedule_to_close_ms": fields["schedule_to_close_ms"],
         "finally_ms": fields["finally_to_close_ms"],
         "priority": fields["priority"],
+        "report": fields["report"],
         "ceilings": ceilings,
         "steps": steps,
     }

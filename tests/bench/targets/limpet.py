@@ -73,8 +73,11 @@ class Limpet(targets.Process):
         return self.of_steps(steps(kind, argv))
 
     def of_steps(self, of: list[dict[str, Any]]) -> targets.Command:
-        """Return the command for a task of these steps."""
-        document = {"limpet": 1, "id": "@ID@", "expires_at": "@EXPIRES@", "steps": of}
+        """Return the command for a task of these steps, which reports what everybody else does."""
+        document = {
+            **{"limpet": 1, "id": "@ID@", "expires_at": "@EXPIRES@"},
+            **{"report": "result", "steps": of},
+        }
         return targets.Command(
             send=f"limpet/kitchen/task/{SOURCE}",
             hear=[f"limpet/kitchen/{kind}/{SOURCE}" for kind in ("answer", "result")],

@@ -7,9 +7,10 @@
 
 use crate::clock::Clock;
 use crate::containment::Tiers;
-use crate::host::{Outbound, Request, Told};
+use crate::host::{Outbound, Request, Submission, Told};
 use crate::launch::Work;
 use crate::names::{self, pack_attempt};
+use crate::plan::Report;
 use crate::prepare::Prepared;
 use crate::recording::Recorder;
 use crate::spawn::SpawnError;
@@ -97,6 +98,10 @@ pub struct Owner {
     pub id: String,
     /// Who sent it.
     pub source: String,
+    /// What of it the host is told.
+    pub report: Report,
+    /// Whether the host knows that it lives.
+    pub known: bool,
 }
 
 /// Everything the thread starts with.
@@ -381,7 +386,7 @@ impl Timer {
         }
     }
 
-    fn submit(&mut self, submission: crate::host::Submission) {
+    fn submit(&mut self, submission: Submission) {
         self.attached = submission.plan;
         let submit = Submit {
             token: submission.token,
@@ -403,7 +408,8 @@ impl Timer {
             self.parts.machine.view(*task).is_some_and(|view| view.accepted_seq == seq)
         });
         if let Some(task) = accepted {
-            let owner = Owner { id: submission.id, source: submission.source };
+            let Submission { id, source, report, .. } = submission;
+            let owner = Owner { id, source, report, known: true };
             self.parts.owners[task.slot as usize] = owner;
         }
         self.attached = Vec::new();
