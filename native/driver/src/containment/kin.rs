@@ -1,9 +1,10 @@
 //! Decides by our own children alone that nobody is left of an attempt, without a search of /proc.
 //!
 //! We are the subreaper of everything that descends from us. So each descendant of a leader that
-//! has ended descends from a child of ours that is no leader; and a child stays in the kernel's list
-//! until we reap it. If the lists hold leaders only, nobody is left. They may miss somebody only
-//! while another is reaped: that is done by the thread that reads them, which also starts leaders.
+//! has ended descends from a child of ours that is no leader; and a child stays in the kernel's
+//! list until we reap it. If the lists hold leaders only, nobody is left. They may miss somebody
+//! only while another is reaped: that is done by the thread that reads them, which also starts
+//! leaders.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -1,4 +1,4 @@
-//! What the machine asks for, performed: each effect becomes an order to another thread, or a signal.
+//! What the machine asks for, performed: each effect is an order to another thread, or a signal.
 
 use crate::host::Told;
 use crate::launch::Work;

@@ -9,12 +9,12 @@ use crate::clock::Clock;
 use crate::containment::Tiers;
 use crate::host::{Outbound, Request, Submission, Told};
 use crate::launch::Work;
-use crate::names::{self, pack_attempt};
+use crate::names;
 use crate::plan::Report;
 use crate::prepare::Prepared;
 use crate::recording::Recorder;
 use crate::spawn::SpawnError;
-use crate::threads::attempt::Live;
+use crate::threads::attempt::{LEADER, Live, PLACE_SHIFT};
 use crate::threads::spawner::{self, Running};
 use crate::threads::vigil::Vigil;
 use crate::threads::{journal, realtime};
@@ -35,8 +35,6 @@ const MESSAGES_MAX: usize = 64;
 const RETRY_NS: u64 = 200_000;
 /// The inbox's place among the descriptors; pipes and leaders have numbers of attempts.
 const INBOX_TOKEN: u64 = u64::MAX - 1;
-/// The leader's place among the descriptors of an attempt; its pipes come before.
-const LEADER: u64 = 3;
 
 /// What other threads tell the timer.
 #[derive(Debug)]
@@ -257,7 +255,7 @@ impl Timer {
         for place in 0.. {
             let Some(token) = self.vigil.ready(place) else { break };
             let attempt = attempt_of(token);
-            let leader = token >> 60 == LEADER;
+            let leader = token >> PLACE_SHIFT == LEADER;
             if leader && self.parts.machine.is_late(attempt, self.parts.clock.at()) {
                 self.ready(token);
             }
@@ -451,11 +449,11 @@ impl Timer {
     }
 
     fn spawned(&mut self, attempt: AttemptRef, spawned: Result<Running, SpawnError>) {
-        let Some(live) = self.live_of(attempt) else { return };
+        let live = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut);
+        let Some(live) = live.filter(|live| live.reference == attempt) else { return };
         match spawned {
             Ok(running) => {
-                live.runs(running);
-                self.watch(attempt);
+                live.runs(running, &self.vigil);
                 self.feed(Input::Spawned(attempt));
             }
             Err(error) => {
@@ -466,19 +464,9 @@ impl Timer {
         }
     }
 
-    fn watch(&self, attempt: AttemptRef) {
-        let Some(Some(live)) = self.live.get(attempt.slot as usize) else { return };
-        let fds = live.pipes.iter().chain(core::iter::once(&live.pidfd)).zip(0u64..);
-        for (fd, place) in fds {
-            let Some(fd) = fd else { continue };
-            // Only a lack of kernel memory can refuse this; the clocks then end the attempt.
-            let _ = self.vigil.add(fd, place << 60 | pack_attempt(attempt));
-        }
-    }
-
     /// A pipe has something, or a leader has ended.
     fn ready(&mut self, token: u64) {
-        let place = usize::try_from(token >> 60).unwrap_or(usize::MAX);
+        let place = usize::try_from(token >> PLACE_SHIFT).unwrap_or(usize::MAX);
         let attempt = attempt_of(token);
         let now_ms = self.parts.clock.at().0 / 1_000_000;
         let wall_ms = self.parts.clock.wall_ms();
@@ -527,5 +515,5 @@ impl Timer {
 
 /// Whose descriptor a token names.
 fn attempt_of(token: u64) -> AttemptRef {
-    names::unpack_attempt(token & (u64::MAX >> 4))
+    names::unpack_attempt(token & (u64::MAX >> (64 - PLACE_SHIFT)))
 }

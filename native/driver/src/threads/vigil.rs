@@ -5,12 +5,13 @@
 
 use limpet_core::Instant;
 use rustix::event::{Timespec, epoll};
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 use std::io;
 use std::mem::MaybeUninit;
+use std::sync::Arc;
 
 /// Events taken from the kernel at one turn.
 const EVENTS_MAX: usize = 64;
@@ -21,11 +22,33 @@ const NONE: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 /// The descriptors, each with the token it was added by, and the alarm.
 #[derive(Debug)]
 pub struct Vigil {
-    poll: OwnedFd,
+    poll: Arc<OwnedFd>,
     alarm: OwnedFd,
     set: Instant,
     /// Tokens of what was readable at the end of the last wait.
     ready: Vec<u64>,
+}
+
+/// A descriptor that is waited for until it is dropped.
+///
+/// To close it is not enough: a process that is being made has a copy of it until its program runs,
+/// and so long the kernel would tell of it over and over.
+#[derive(Debug)]
+pub struct Watched {
+    fd: OwnedFd,
+    poll: Arc<OwnedFd>,
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let _ = epoll::delete(&self.poll, &self.fd);
+    }
 }
 
 impl Vigil {
@@ -41,10 +64,18 @@ impl Vigil {
         let once = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&poll, &alarm, epoll::EventData::new_u64(ALARM), once)?;
         let ready = Vec::with_capacity(EVENTS_MAX);
-        Ok(Vigil { poll, alarm, set: Instant::NEVER, ready })
+        Ok(Vigil { poll: Arc::new(poll), alarm, set: Instant::NEVER, ready })
     }
 
-    /// Waits for a descriptor to be readable, too, until it is closed. `token` is below `u64::MAX`.
+    /// Waits for a descriptor to be readable, too, until it is dropped. `token` is below
+    /// `u64::MAX`.
+    pub fn watch(&self, fd: OwnedFd, token: u64) -> Watched {
+        // Only a lack of kernel memory can refuse this; the clocks then end the attempt.
+        let _ = self.add(&fd, token);
+        Watched { fd, poll: Arc::clone(&self.poll) }
+    }
+
+    /// The same of one that is there as long as this is.
     ///
     /// # Errors
     /// When the kernel has no memory for it.
@@ -93,6 +124,24 @@ mod tests {
     use crate::clock::{Clock, Trust};
     use limpet_rings::wake::Wake;
     use std::path::Path;
+
+    /// What was dropped is told of no more, though somebody has a copy.
+    #[test]
+    fn a_copy_elsewhere_does_not_keep_a_descriptor_watched() {
+        let boot = Path::new("/proc/sys/kernel/random/boot_id");
+        let clock = Clock::new(boot, Trust::Always).expect("a boot id");
+        let mut vigil = Vigil::new().expect("descriptors");
+        let (end, other) = rustix::pipe::pipe().expect("a pipe");
+        drop(other);
+        let copy = end.try_clone().expect("a copy");
+        let watched = vigil.watch(end, 7);
+        vigil.wait(Instant::NEVER, clock.at());
+        assert_eq!(vigil.ready(0), Some(7));
+        drop(watched);
+        vigil.wait(Instant(1), clock.at());
+        assert_eq!(vigil.ready(0), None);
+        drop(copy);
+    }
 
     /// The alarm is never early, goes off for each instant anew, and for what is past at once; what
     /// else is readable is told by its token.
