@@ -144,6 +144,8 @@ LOOK = {
     "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
     "for": Field("10s", duration(1_000, 60_000), "_ms"),
 }
+# What has been read of defaults.
+_defaults: dict[Field, object] = {}
 WHEN_SUBJECTS = ("outcome", "exit_code", "result.<path>")
 
 
@@ -261,14 +263,25 @@ def _take(table: object, where: str, fields: dict[str, Field]) -> dict[str, Any]
             raise TaskError("field_unknown", f"{inside}{name[:64]}: is not a known field{hint}")
     values = {}
     for name, field in fields.items():
-        value = table.get(name, field.default)
-        if value is REQUIRED:
-            raise TaskError("field_missing", f"{inside}{name}: is required")
+        if name not in table:
+            if field.default is REQUIRED:
+                raise TaskError("field_missing", f"{inside}{name}: is required")
+            values[name + field.unit] = _default(field)
+            continue
         try:
-            values[name + field.unit] = field.read(value)
+            values[name + field.unit] = field.read(table[name])
         except ValueError as error:
             raise TaskError("field_invalid", f"{inside}{name}: {error}") from None
     return values
+
+
+def _default(field: Field) -> object:
+    """Return the default of `field` as it is read; that of a text or number is read but once."""
+    if isinstance(field.default, (dict, list)):
+        return field.read(field.default)
+    if field not in _defaults:
+        _defaults[field] = field.read(field.default)
+    return _defaults[field]
 
 
 def _compile_steps(
