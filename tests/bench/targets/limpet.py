@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,11 +73,20 @@ class Limpet(targets.Process):
     def command(self, kind: str, argv: list[str]) -> targets.Command:
         return self.of_steps(steps(kind, argv))
 
-    def of_steps(self, of: list[dict[str, Any]]) -> targets.Command:
+    def waiting(self) -> int:
+        """Return how many of its tasks wait for their next attempt."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(self.directory / "limpet.sock"))
+            asking.sendall(b'{"ask": "status"}\n')
+            with asking.makefile("rb") as told:
+                tasks = json.loads(told.read())["tasks"]
+        return sum(task["state"] == "backoff" for task in tasks)
+
+    def of_steps(self, of: list[dict[str, Any]], report: str = "result") -> targets.Command:
         """Return the command for a task of these steps, which reports what everybody else does."""
         document = {
             **{"limpet": 1, "id": "@ID@", "expires_at": "@EXPIRES@"},
-            **{"report": "result", "steps": of},
+            **{"report": report, "steps": of},
         }
         return targets.Command(
             send=f"limpet/kitchen/task/{SOURCE}",
