@@ -128,7 +128,7 @@ impl Driver {
             })?,
             thread("limpet-journal", move || journal.run(&journal_orders))?,
             thread("limpet-timer", move || {
-                let _ = tell.send(if realtime { timer.raise() } else { Ok(()) });
+                let _ = tell.send(timer.raise(realtime));
                 timer.run(&recordings);
             })?,
         ];

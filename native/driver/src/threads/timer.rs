@@ -172,12 +172,17 @@ impl Timer {
         })
     }
 
-    /// Lets the calling thread come before every ordinary one, for `run`.
+    /// Lets the calling thread come before every ordinary one, for `run`; or if it is not asked to
+    /// be `realtime`, before most of them where that is allowed.
     ///
     /// # Errors
     /// A sentence that names what the kernel refuses.
-    pub fn raise(&self) -> Result<(), String> {
-        realtime::enter(&self.parts.machine.places())
+    pub fn raise(&self, realtime: bool) -> Result<(), String> {
+        if realtime {
+            return realtime::enter(&self.parts.machine.places());
+        }
+        realtime::prefer();
+        Ok(())
     }
 
     /// Works until it is told to close. If it panics, what led to that is kept in `recordings`.
