@@ -72,7 +72,9 @@ def test_what_compiles_fits_the_schema(data: st.DataObject) -> None:
     values = st.sampled_from(
         [None, True, 0, 1, 0.5, "1s", "1MiB", "stop", "any", {}, {"memory": "1MiB"}, {"jitter": 1}]
     )
-    members = data.draw(st.dictionaries(st.sampled_from(sorted(task.STEP.fields)), values, max_size=3))
+    members = data.draw(
+        st.dictionaries(st.sampled_from(sorted(task.STEP.fields)), values, max_size=3)
+    )
     document = {
         "limpet": 1,
         "id": "a",

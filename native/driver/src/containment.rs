@@ -54,8 +54,6 @@ const HALT_PASSES: u32 = 4;
 const KILL_PASSES: u32 = 32;
 /// Processes whose end is awaited at once, which bounds the descriptors a sweep holds.
 const AWAITED_MAX: usize = 64;
-/// Most zombies reaped by one call.
-const REAPED_MAX: usize = 256;
 /// See [`Containment::backstop_bytes`].
 const BACKSTOP_TIMES: u64 = 4;
 const BACKSTOP_BYTES: u64 = 512 << 20;
@@ -345,28 +343,6 @@ impl Containment {
         groups.extend(self.controllers.groups());
         let needle = format!("{MARKER}={}:", self.instance).into_bytes();
         self.clear(&Target { needle, groups, leader: None }, LEFTOVERS_LIMIT)
-    }
-
-    /// Reaps adopted processes that have ended, at most 256 by one call, and returns how many.
-    /// Never blocks, never reaps a leader. Nothing else in this process may have children.
-    pub fn reap_strays(&self) -> u32 {
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let Some(strays) = self.strays().or_else(|| self.dead_strays()) else { return 0 };
-        let reaped = strays
-            .into_iter()
-            .filter(|&pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))))
-            .take(REAPED_MAX);
-        count(reaped.count())
-    }
-
-    /// Adopted processes that have ended, where the kernel keeps no lists of children.
-    fn dead_strays(&self) -> Option<Vec<Pid>> {
-        let own = getpid().as_raw_pid();
-        let mut zombies = census();
-        zombies.retain(|process| process.parent == own && !process.alive);
-        let leaders = self.leaders.if_all_known()?;
-        let strays = zombies.into_iter().map(|process| process.identity.pid);
-        Some(strays.filter(|pid| !leaders.contains(pid)).filter_map(Pid::from_raw).collect())
     }
 
     /// Everything alive that belongs to `target`.

@@ -112,7 +112,7 @@ pub enum Told {
     Changed {
         /// The task.
         task: u64,
-        /// JSON: id, source, state, step, attempt, outcome.
+        /// JSON: id, source, state, step, attempt, outcome, sequence, progress, report.
         text: String,
     },
     /// A task is over.

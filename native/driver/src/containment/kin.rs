@@ -1,4 +1,5 @@
-//! Decides by our own children alone that nobody is left of an attempt, without a search of /proc.
+//! Decides by our own children alone, without a search of /proc, that nobody is left of an attempt,
+//! and reaps whom we have adopted.
 //!
 //! We are the subreaper of everything that descends from us. So each descendant of a leader that
 //! has ended descends from a child of ours that is no leader; and a child stays in the kernel's
@@ -9,10 +10,13 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use rustix::process::{Pid, RawPid, child_subreaper, getpid};
+use rustix::process::{Pid, RawPid, WaitId, WaitIdOptions, child_subreaper, getpid, waitid};
 use rustix::thread::gettid;
 
-use super::{Containment, Target, census};
+use super::{Containment, Target, census, count};
+
+/// Most zombies reaped by one call.
+const REAPED_MAX: usize = 256;
 
 /// The children, dead or alive, that we have adopted or that the calling thread has started. `None`
 /// where the kernel keeps no lists (`CONFIG_PROC_CHILDREN`).
@@ -51,5 +55,27 @@ impl Containment {
         };
         dead && self.strays().is_some_and(|strays| strays.is_empty())
             && target.groups.iter().all(removed)
+    }
+
+    /// Reaps adopted processes that have ended, at most 256 by one call, and returns how many.
+    /// Never blocks, never reaps a leader. Nothing else in this process may have children.
+    pub fn reap_strays(&self) -> u32 {
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let Some(strays) = self.strays().or_else(|| self.dead_strays()) else { return 0 };
+        let reaped = strays
+            .into_iter()
+            .filter(|&pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))))
+            .take(REAPED_MAX);
+        count(reaped.count())
+    }
+
+    /// Adopted processes that have ended, where the kernel keeps no lists of children.
+    fn dead_strays(&self) -> Option<Vec<Pid>> {
+        let own = getpid().as_raw_pid();
+        let mut zombies = census::census();
+        zombies.retain(|process| process.parent == own && !process.alive);
+        let leaders = self.leaders.if_all_known()?;
+        let strays = zombies.into_iter().map(|process| process.identity.pid);
+        Some(strays.filter(|pid| !leaders.contains(pid)).filter_map(Pid::from_raw).collect())
     }
 }
