@@ -19,13 +19,14 @@ FETCH_BYTES = 256 << 20
 READ_BYTES_MAX = 3072
 OFFSET_MAX = (1 << 63) - 1
 REDIRECTS_MAX = 5
+CONTEXT_MAX = 1 << 30
 
 
 def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str, dict[str, Any]]:
     """Return the built-in tools as the policy table has them.
 
     `hosts` is the allow-list of `http` and `fetch`; `beneath` gives the directory of `read`,
-    `write` and `hash`, None being the task's own; `inspect` reads where `read` does.
+    `write`, `hash` and `inspect`, None being the task's own; `device` looks where `read` does.
     """
     url = _text(PRINTABLE, URL_CHARACTERS_MAX)
     sha256 = _text("0-9a-f", 64)
@@ -85,7 +86,21 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
             },
         ),
         # The path is whose disk is measured; absent, that of the task's own directory.
-        "inspect": _native("inspect", {"path": {**_path(beneath["read"]), "required": False}}),
+        "device": _native("device", {"path": {**_path(beneath["read"]), "required": False}}),
+        "inspect": _native(
+            "inspect",
+            {
+                "path": _path(beneath["inspect"]),
+                # What it must be.
+                "sha256": {**sha256, "required": False},
+                # The worst verdict that is a success.
+                "accept": _choice("ok", "suspect", "malformed"),
+                "require_trusted": {"type": "boolean", "required": False, "default": False},
+                # Tokens it is to have; absent, as many as it claims.
+                "context": _integer(1, CONTEXT_MAX),
+            },
+            heartbeat=True,
+        ),
     }
 
 

@@ -487,6 +487,14 @@ impl Adopting {
     }
 }
 
+/// How much memory the kernel lets this process have where it is: nothing is made, nobody is moved.
+#[must_use]
+pub fn caps_here() -> Caps {
+    // Of version 2, else of version 1.
+    let group = ["", "memory"].into_iter().find_map(cgroup::own_group);
+    caps::read(group.as_deref(), None)
+}
+
 /// Makes orphaned descendants children of this process, so that they are found and reaped here.
 ///
 /// Also undoes an inherited "ignore" of SIGCHLD, under which the kernel reaps children itself and

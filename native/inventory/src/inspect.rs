@@ -14,8 +14,10 @@ use crate::source::{Folder, Source, Watch};
 use crate::{claims, sidecar};
 use std::fmt::Write;
 
-/// Endings of files that are still being written, and of what lies beside one.
-const PARTIAL: [&str; 6] = [".part", ".partial", ".incomplete", ".crdownload", ".download", ".tmp"];
+/// Endings of files that are still being written.
+pub const PARTIAL: [&str; 6] =
+    [".part", ".partial", ".incomplete", ".crdownload", ".download", ".tmp"];
+/// Lies beside one, behind its name.
 const BESIDE: &str = ".aria2";
 
 /// Why there is no model.
@@ -72,7 +74,7 @@ impl<'i> Inspector<'i> {
             sidecar::read(folder, self.watch, &self.naming, &mut model)
                 .map_err(|_| Failure::Cancelled)?;
         }
-        claims::judge(&mut model, !set::is_shard(name));
+        claims::judge(&mut model, set::shard_prefix(name).is_none());
         Ok(model)
     }
 

@@ -33,6 +33,7 @@ pub mod source;
 mod template;
 mod text;
 pub mod trust;
+pub mod write;
 
-pub use inspect::{Failure, Inspector};
-pub use set::{INDEX_ENDING, Split, is_shard};
+pub use inspect::{Failure, Inspector, PARTIAL};
+pub use set::{INDEX_ENDING, Split, shard_prefix};

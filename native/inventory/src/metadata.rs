@@ -60,13 +60,20 @@ impl Value {
 pub struct Metadata {
     entries: Vec<(String, Value)>,
     bytes: usize,
+    full: bool,
 }
 
 impl Metadata {
-    /// Adds an entry; false, and nothing, when there is no room left.
+    /// Adds an entry; false, and nothing, when there is no room left. Of a key that stands twice the
+    /// first is kept.
     pub fn add(&mut self, key: String, value: Value) -> bool {
+        if self.full || self.get(&key).is_some() {
+            return !self.full;
+        }
         let weight = key.len() + value.weight();
         if self.bytes + weight > BYTES_MAX {
+            // From here on nothing is compared with what there is, however many keys follow.
+            self.full = true;
             return false;
         }
         self.bytes += weight;

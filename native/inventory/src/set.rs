@@ -159,11 +159,12 @@ fn digits(text: &str, count: usize) -> Option<(&str, u32)> {
     Some((rest, digits.parse().ok().filter(|_| plain)?))
 }
 
-/// Whether the name is of a shard that an index names: `model-00002-of-00005.safetensors`.
+/// What the name of a shard begins with that an index names: `model` of
+/// `model-00002-of-00005.safetensors`.
 #[must_use]
-pub fn is_shard(name: &str) -> bool {
-    let plain = name.strip_suffix(".safetensors").map(|stem| format!("{stem}.gguf"));
-    plain.is_some_and(|name| Split::of(&name).is_some())
+pub fn shard_prefix(name: &str) -> Option<String> {
+    let stem = name.strip_suffix(".safetensors")?;
+    Split::of(&format!("{stem}.gguf")).map(|split| split.prefix)
 }
 
 #[cfg(test)]
@@ -187,6 +188,7 @@ mod tests {
         ] {
             assert_eq!(Split::of(name), None, "{name}");
         }
-        assert!(is_shard("model-00001-of-00002.safetensors") && !is_shard("model.safetensors"));
+        assert_eq!(shard_prefix("m-00001-of-00002.safetensors").as_deref(), Some("m"));
+        assert_eq!(shard_prefix("model.safetensors"), None);
     }
 }

@@ -19,9 +19,6 @@ pub trait Source {
     fn stored(&self) -> Option<u64> {
         None
     }
-
-    /// Hears that everything up to `offset` has been read and will not be needed again.
-    fn passed(&self, _offset: u64) {}
 }
 
 impl Source for Vec<u8> {
