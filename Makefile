@@ -74,7 +74,7 @@ sim: $(BUILT) ## Simulate: SEEDS=N histories of the machine, a twentieth of the 
 chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/chaos.py
 
-fuzz: $(BUILT) ## Feed everything that parses with anything: SECONDS=N; KEEP=1 renews the corpus
+fuzz: $(BUILT) ## Feed everything that parses with anything: SECONDS=N; KEEP=1 renews the corpus; ONLY=models
 	PYTHONPATH=tests/e2e SECONDS=$${SECONDS:-60} $(BIN)/python tests/fuzz.py
 
 duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven faults
