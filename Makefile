@@ -35,7 +35,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped bench valgrind loom mutants mutants-core
-.PHONY: build freeze test-frozen test-reproducible measure-frozen deb image test-carriers test-systemd
+.PHONY: build freeze test-frozen test-reproducible measure-frozen measure-inspect deb image test-carriers test-systemd
 .PHONY: lock freeze-lock header clean prerequisites
 
 # What `make freeze` makes for ARCH, and all carriers carry: x86_64, aarch64 or armv7.
@@ -124,6 +124,9 @@ test-reproducible: ## Build HEAD twice, in two places and from nothing: the file
 
 measure-frozen: $(BUILT) ## Measure the files in dist/: size, start, memory, smallest cap; needs root
 	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/e2e:tests/frozen $(BIN)/python tests/frozen/measure.py
+
+measure-inspect: $(BUILT) ## Measure inspect: a file of 100 GB, and hashing beside sha256sum
+	PYTHONPATH=tests/e2e:tests/inventory $(BIN)/python tests/inventory/costs.py
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 

@@ -289,9 +289,7 @@ def test_other_files_in_the_tools_directory_are_left_alone(tmp_path: Path, site:
     (tmp_path / "tools.d").mkdir()
     (tmp_path / "tools.d" / "t.toml~").write_text("not toml")
     loaded = policy.load(str(tmp_path / "policy.toml"), str(tmp_path / "tools.d"), site)
-    assert set(loaded.table["tools"]) == set(
-        builtin_tools([], dict.fromkeys(policy.FILES))
-    )
+    assert set(loaded.table["tools"]) == set(builtin_tools([], dict.fromkeys(policy.FILES)))
 
 
 def test_without_a_tools_directory_there_are_the_built_in_tools(tmp_path: Path, site: Site) -> None:

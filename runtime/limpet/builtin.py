@@ -95,7 +95,8 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
                 "sha256": {**sha256, "required": False},
                 # The worst verdict that is a success.
                 "accept": _choice("ok", "suspect", "malformed"),
-                "require_trusted": {"type": "boolean", "required": False, "default": False},
+                "require_trusted": _flag(),
+                "require_fit": _flag(),
                 # Tokens it is to have; absent, as many as it claims.
                 "context": _integer(1, CONTEXT_MAX),
             },
@@ -142,6 +143,10 @@ def _choice(*choices: str) -> dict[str, Any]:
 
 def _json(required: bool) -> dict[str, Any]:
     return {"type": "json", "maximum_bytes": BODY_BYTES_MAX, "required": required}
+
+
+def _flag() -> dict[str, Any]:
+    return {"type": "boolean", "required": False, "default": False}
 
 
 def _path(beneath: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from inspecting import add_tensors, finish, inspect, write_gguf
-from spdx_tools.spdx.model import RelationshipType
+from spdx_tools.spdx.model.relationship import RelationshipType
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
@@ -23,11 +23,28 @@ KEYS = (
     "general.base_model.0.version", "general.base_model.0.repo_url", "general.size_label",
 )  # fmt: skip
 # The fields that l-bom 0.2.0 writes.
-L_BOM = (
-    "sbom_version generated_at tool_name tool_version model_path model_filename file_size_bytes "
-    "sha256 format architecture parameter_count quantization dtype context_length vocab_size "
-    "license base_model training_framework metadata warnings"
-).split()
+L_BOM = [
+    "sbom_version",
+    "generated_at",
+    "tool_name",
+    "tool_version",
+    "model_path",
+    "model_filename",
+    "file_size_bytes",
+    "sha256",
+    "format",
+    "architecture",
+    "parameter_count",
+    "quantization",
+    "dtype",
+    "context_length",
+    "vocab_size",
+    "license",
+    "base_model",
+    "training_framework",
+    "metadata",
+    "warnings",
+]
 
 
 @pytest.fixture(params=["plain", "evil", "broken", "several"])

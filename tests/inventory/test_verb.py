@@ -14,6 +14,7 @@ from inspecting import finish, inspect, write_gguf
 from limpet.controller.arguments import build_parser
 
 HASHED_BYTES = 8 << 30
+PAGE = Path(__file__).parents[2] / "INVENTORY.md"
 
 
 def test_the_completion_has_the_words_that_are_read() -> None:
@@ -30,6 +31,22 @@ def test_the_completion_has_the_words_that_are_read() -> None:
         assert wrong not in inspect("none", option, "1").error, option
     words = told.replace("|", " ").replace(",", " ").split()
     assert {word for word in words if word.startswith("--") and "..." not in word} <= spelled
+
+
+def test_the_page_has_every_rule() -> None:
+    """As `--rules` prints them: `PYTHONPATH=tests/inventory python -m test_verb` writes it anew."""
+    assert PAGE.read_text() == page(PAGE.read_text())
+
+
+def page(text: str) -> str:
+    """Return the page with the rules that the program has."""
+    begin, end = "<!-- rules: begin -->\n", "<!-- rules: end -->\n"
+    before, rest = text.split(begin)
+    rows = "| rule | severity | because |\n| --- | --- | --- |\n"
+    for line in inspect("--rules").out.splitlines():
+        rule, severity, why = line.split(maxsplit=2)
+        rows += f"| `{rule}` | {severity} | {why} |\n"
+    return before + begin + rows + end + rest.split(end)[1]
 
 
 def test_paths_are_told_as_they_are_asked_for(tmp_path: Path) -> None:
@@ -74,3 +91,7 @@ def test_it_goes_on_to_say_what_is_wrong_with_the_others(tmp_path: Path) -> None
     ended = inspect(tmp_path / "tiny.gguf", tmp_path / "pipe.gguf", "--idle")
     assert ended.code == 2 and "it is no regular file" in ended.error
     assert len(ended.json()) == 1
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(PAGE.read_text()))

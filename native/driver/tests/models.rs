@@ -63,6 +63,14 @@ fn what_is_not_accepted_fails() {
         assert_eq!(ended.result["findings_count"], 1);
         assert_eq!(ended.error.is_empty(), accepted);
     }
+    let mut large = call(
+        &root,
+        json!({"path": "suspect.gguf", "accept": "suspect",
+        "require_fit": true}),
+    );
+    large["pool_bytes"] = json!(1000);
+    let error = run(root.path(), "inspect", &large).failed();
+    assert!(error.contains("bytes of 1000"), "{error}");
     let other = call(&root, json!({"path": "suspect.gguf", "sha256": "ab".repeat(32)}));
     let error = run(root.path(), "inspect", &other).failed();
     assert!(error.contains("malformed, trust.hash_mismatch"), "{error}");

@@ -292,7 +292,7 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _add_inspect(commands: argparse._SubParsersAction[_Parser]) -> None:
-    """Spell `inspect` for `--help` and completion; what reads its words is Rust (`cli._inspect`)."""
+    """Spell `inspect` for help and completion; what reads its words is Rust (`cli._inspect`)."""
     parser = commands.add_parser(
         "inspect", help="what model files are, whether they are sound, trusted and fit this device"
     )

@@ -5,7 +5,7 @@ use super::report::Progress;
 use super::{Call, Failure};
 use crate::models::{places::Opened, trusted};
 use limpet_inventory::Inspector;
-use limpet_inventory::fit::{Fits, estimate};
+use limpet_inventory::fit::{Fit, Fits, estimate};
 use limpet_inventory::model::Model;
 use limpet_inventory::rules::{Rule, Verdict};
 use limpet_inventory::source::{Folder, Source, Watch};
@@ -20,8 +20,8 @@ const EVIDENCE_BYTES_MAX: usize = 96;
 const TEXT_BYTES_MAX: usize = 96;
 
 /// Input `path`, `sha256` (optional: what it must be), `accept` (the worst verdict that is a success:
-/// `ok`, `suspect` or `malformed`; default `ok`), `require_trusted` (default false), `context`
-/// (optional: tokens it is to have); result `{"verdict", "sha256", "bytes", "format", "name",
+/// `ok`, `suspect` or `malformed`; default `ok`), `require_trusted` and `require_fit` (default false),
+/// `context` (optional: tokens it is to have); result `{"verdict", "sha256", "bytes", "format", "name",
 /// "architecture", "parameters", "quantization", "context_length", "license", "trusted", "findings":
 /// [{"rule", "severity", "evidence"}], "findings_count", "fit": {...}}`.
 ///
@@ -59,13 +59,20 @@ pub fn run(call: &Call) -> Result<Value, Failure> {
     }
     let budget = call.pool_bytes.unwrap_or_else(crate::models::pool_bytes);
     let context = call.integer("context", 0)?;
-    let result = result(&model, Some(context).filter(|context| *context > 0), budget);
+    let context = Some(context).filter(|context| *context > 0);
+    let fit = estimate(&model.facts, context, budget);
+    let result = result(&model, &fit);
     let accepted = match call.optional_text("accept")? {
         Some("malformed") => Verdict::Malformed,
         Some("suspect") => Verdict::Suspect,
         _ => Verdict::Ok,
     };
     if model.verdict() <= accepted {
+        if call.flag("require_fit") && fit.fits != Fits::Yes {
+            let (need, budget) = (fit.need, fit.budget);
+            let text = format!("cannot accept {path}: it needs {need} bytes of {budget}");
+            return Err(Failure { text, result: Some(result) });
+        }
         return Ok(result);
     }
     let worst = worst(&model)
@@ -82,7 +89,7 @@ fn worst(model: &Model) -> Vec<&limpet_inventory::rules::Finding> {
     findings
 }
 
-fn result(model: &Model, context: Option<u64>, budget: u64) -> Value {
+fn result(model: &Model, fit: &Fit) -> Value {
     let facts = &model.facts;
     let text = |text: &Option<String>| text.as_ref().map(|text| plain(text, TEXT_BYTES_MAX));
     let findings = worst(model).into_iter().take(FINDINGS_MAX).map(|finding| {
@@ -92,7 +99,6 @@ fn result(model: &Model, context: Option<u64>, budget: u64) -> Value {
             "evidence": plain(&finding.evidence, EVIDENCE_BYTES_MAX),
         })
     });
-    let fit = estimate(facts, context, budget);
     let mut told = json!({
         "verdict": fit.fits.word(),
         "context_length": fit.context,
