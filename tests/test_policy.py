@@ -48,7 +48,7 @@ def test_the_shipped_policy_and_tools_are_right(site: Site) -> None:
     assert rule == {
         "source": "monitor",
         "tools": ["sensor", "journal-tail"],
-        "origin": f"{configs}/policy.toml:11",
+        "origin": f"{configs}/policy.toml:14",
     }
 
 
@@ -63,6 +63,7 @@ def test_the_table_is_plain_json_with_the_agreed_members(site: Site) -> None:
         "loopback",
         "worker",
         "native",
+        "models",
         "allow",
         "tools",
     ]

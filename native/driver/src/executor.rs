@@ -75,8 +75,8 @@ fn process(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
     Ok(launch(gate, guarded(gate, inputs, argv), None, BTreeMap::new()))
 }
 
-/// The argv behind a gate, where it uses models: our own file looks at them in the attempt's process,
-/// within its clocks and limits, and becomes the program if the policy admits them.
+/// The argv behind a gate, where it uses models: our own file looks at them in the attempt's
+/// process, within its clocks and limits, and becomes the program if the policy admits them.
 fn guarded(gate: &Gate, inputs: &Map<String, Value>, argv: Vec<String>) -> Vec<String> {
     let model = |(name, parameter): (&String, &Parameter)| match parameter.kind {
         Kind::Model { .. } => inputs.get(name).and_then(Value::as_str).map(str::to_owned),

@@ -2,8 +2,8 @@
 //! of materials.
 //!
 //! A program of its own like the native tools, and for the same reason: it starts no Python. What a
-//! model is, `limpet_inventory` decides; here is where files are found, what is asked for, and where
-//! it goes.
+//! model is, `limpet_inventory` decides; here is where files are found, what is asked for, and
+//! where it goes.
 //!
 //! | What | Where |
 //! | --- | --- |

@@ -61,8 +61,8 @@ pub fn release_memory(pidfd: BorrowedFd<'_>) {
     let _ = unsafe { syscall(PROCESS_MRELEASE.into(), fd, c_long::from(0)) };
 }
 
-/// Reads and writes of this thread give way to everybody else's. Best effort: not every scheduler of a
-/// disk knows classes.
+/// Reads and writes of this thread give way to everybody else's. Best effort: not every scheduler
+/// of a disk knows classes.
 pub fn become_idle() {
     const PROCESS: c_long = 1;
     const CLASS_IDLE: c_long = 3 << 13;
@@ -73,8 +73,8 @@ pub fn become_idle() {
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT and SIGTERM only note that they came: see [`was_interrupted`]. For a program of
-/// one thread that asks often.
+/// From now on SIGINT and SIGTERM only note that they came: see [`was_interrupted`]. For a program
+/// of one thread that asks often.
 pub fn note_interrupts() {
     extern "C" fn note(_number: c_int) {
         INTERRUPTED.store(true, Ordering::Relaxed);

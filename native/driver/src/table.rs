@@ -19,8 +19,8 @@
 //! - `native` (optional): argv before the name of a `native` tool, such as
 //!   `["/usr/bin/limpet-tool"]`.
 //! - `models` (optional): `accept` (`ok` or `suspect`: the worst verdict of a model that a step may
-//!   use), `trusted` (optional: the absolute file with the hashes it must have), `keys` (optional: the
-//!   absolute file with the keys of which one has signed that).
+//!   use), `trusted` (optional: the absolute file with the hashes it must have), `keys` (optional:
+//!   the absolute file with the keys of which one has signed that).
 //!
 //! A rule:
 //!

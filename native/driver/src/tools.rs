@@ -1,9 +1,9 @@
 //! Native tools: small programs that limpet brings along, run as children like any other tool.
 //!
-//! A tool reads one JSON document from standard input,
-//! `{"input": {...}, "hosts": [...], "beneath": {...}, "models": {...}, "pool_bytes": ...}`, does its
-//! work, and reports one result on the descriptor that `LIMPET_FD` names. It knows nothing of tasks.
-//! Exit code 0 is success, 1 a failure that its standard error explains, 2 a wrong call.
+//! A tool reads one JSON document from standard input, `{"input": {...}, "hosts": [...], "beneath":
+//! {...}, "models": {...}, "pool_bytes": ...}`, does its work, and reports one result on the
+//! descriptor that `LIMPET_FD` names. It knows nothing of tasks. Exit code 0 is success, 1 a
+//! failure that its standard error explains, 2 a wrong call.
 //!
 //! | What | Where |
 //! | --- | --- |

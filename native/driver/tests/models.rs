@@ -1,5 +1,5 @@
-//! Model files through the programs that look at them: the tool `inspect`, the gate before a program
-//! that uses one, and the verb.
+//! Model files through the programs that look at them: the tool `inspect`, the gate before a
+//! program that uses one, and the verb.
 
 #[path = "../../inventory/tests/files/mod.rs"]
 mod files;

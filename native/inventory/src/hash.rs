@@ -8,7 +8,8 @@ use std::fmt::Write;
 /// Large enough that reading costs nothing beside hashing, small enough for the processor's cache.
 const CHUNK_BYTES: usize = 256 * 1024;
 
-/// The SHA-256 of `source`, as it is read, in lower-case hexadecimal; and how many bytes there were.
+/// The SHA-256 of `source`, as it is read, in lower-case hexadecimal; and how many bytes there
+/// were.
 ///
 /// # Errors
 /// When reading fails or `watch` has had enough.

@@ -44,8 +44,8 @@ impl<'i> Inspector<'i> {
         Inspector { hash, watch, naming: Naming::default() }
     }
 
-    /// The model that the file `name` in `folder` is, or is part of; `path` is how it is called, and
-    /// `sink` hears of its tensors.
+    /// The model that the file `name` in `folder` is, or is part of; `path` is how it is called,
+    /// and `sink` hears of its tensors.
     ///
     /// # Errors
     /// When it cannot be read.

@@ -1,13 +1,13 @@
 //! What a model file is, whether it is sound, and its bill of materials.
 //!
-//! A model file is untrusted input. Everything here reads headers only, forwards, through a buffer of
-//! fixed size; what is kept of them is bounded, and no count in a file is believed before it was
+//! A model file is untrusted input. Everything here reads headers only, forwards, through a buffer
+//! of fixed size; what is kept of them is bounded, and no count in a file is believed before it was
 //! compared with the file's size. What a file does wrong is a finding, never an error.
 //!
 //! | What | Where |
 //! | --- | --- |
 //! | bytes | `source` (given by the caller), `reader` (one bounded buffer) |
-//! | formats | `gguf`, `safetensors` over `json`, `set` (several files), `sidecar` (what lies beside) |
+//! | formats | `gguf`, `safetensors` over `json`, `set` (several files), `sidecar` (beside one) |
 //! | judgements | `rules` (all of them), `ranges`, `seen`, `template`, `claims`, `trust` |
 //! | facts | `model`, `metadata`, `fit`, `hash`, `license` |
 //! | outputs | `write` |

@@ -64,8 +64,8 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Adds an entry; false, and nothing, when there is no room left. Of a key that stands twice the
-    /// first is kept.
+    /// Adds an entry; false, and nothing, when there is no room left. Of a key that stands twice
+    /// the first is kept.
     pub fn add(&mut self, key: String, value: Value) -> bool {
         if self.full || self.get(&key).is_some() {
             return !self.full;

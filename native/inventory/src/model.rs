@@ -150,7 +150,8 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Counts a tensor. Sums that do not fit are found elsewhere, so here they only stay at the top.
+    /// Counts a tensor. Sums that do not fit are found elsewhere, so here they only stay at the
+    /// top.
     pub fn count(&mut self, dtype: &'static str, parameters: u64, bytes: u64) {
         let mix = Mix { dtype, tensors: 1, parameters, bytes };
         self.take(&mix);

@@ -1,5 +1,5 @@
-//! Which models are trusted: a list of SHA-256, one a line, as `sha256sum` writes it; optionally with
-//! a signature beside it, as `ssh-keygen -Y sign -n limpet-models` writes it.
+//! Which models are trusted: a list of SHA-256, one a line, as `sha256sum` writes it; optionally
+//! with a signature beside it, as `ssh-keygen -Y sign -n limpet-models` writes it.
 //!
 //! Both forms are those of tools that every administrator has, so a list needs no tool of ours.
 
@@ -19,8 +19,8 @@ const HASH_CHARACTERS: usize = 64;
 pub struct List(Vec<[u8; 32]>);
 
 impl List {
-    /// Reads a list. Lines begin with a hash in hexadecimal; what follows is for people. Empty lines
-    /// and those that begin with `#` are for people as well.
+    /// Reads a list. Lines begin with a hash in hexadecimal; what follows is for people. Empty
+    /// lines and those that begin with `#` are for people as well.
     ///
     /// # Errors
     /// A sentence, when a line is neither.

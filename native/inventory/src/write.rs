@@ -1,8 +1,8 @@
 //! What is known of models, in the forms that people and other programs take.
 //!
 //! The same models give the same bytes: times are the caller's, and what must be unique (a serial
-//! number, a namespace) is made from what is written. Whatever came out of a file is escaped for the
-//! form it goes into.
+//! number, a namespace) is made from what is written. Whatever came out of a file is escaped for
+//! the form it goes into.
 
 mod cyclonedx;
 mod document;

@@ -1,6 +1,6 @@
 //! Whatever a file claims: how much memory it takes is bounded, and how much work is not more than
-//! its header is long. Counted, not timed: an allocator that knows its peak, and a source that knows
-//! what was read.
+//! its header is long. Counted, not timed: an allocator that knows its peak, and a source that
+//! knows what was read.
 
 mod files;
 

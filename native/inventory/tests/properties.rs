@@ -82,7 +82,8 @@ proptest! {
             .texts("tokenizer.ggml.tokens", &[b"<0x0A>", b"b"])
             .tensor("a", &[4, 2]);
         let entry = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
-        for (name, mut bytes) in [("m.gguf", gguf.bytes()), ("m.safetensors", safetensors(entry, 8))] {
+        let files = [("m.gguf", gguf.bytes()), ("m.safetensors", safetensors(entry, 8))];
+        for (name, mut bytes) in files {
             let start = at.index(bytes.len());
             let end = (start + with.len()).min(bytes.len());
             bytes[start..end].copy_from_slice(&with[..end - start]);

@@ -74,8 +74,8 @@ impl Watch for Patience {
     }
 }
 
-/// `model.gguf [#####...............] 25%  1024 of 4096 MiB, 512 MiB/s`. Of a set only the first file
-/// may have been counted.
+/// `model.gguf [#####...............] 25%  1024 of 4096 MiB, 512 MiB/s`. Of a set only the first
+/// file may have been counted.
 fn line(name: &str, hashed: u64, total: u64, time: Duration) -> String {
     const WIDTH: u64 = 20;
     let mib = |bytes: u64| bytes >> 20;

@@ -19,11 +19,12 @@ const FINDINGS_MAX: usize = 8;
 const EVIDENCE_BYTES_MAX: usize = 96;
 const TEXT_BYTES_MAX: usize = 96;
 
-/// Input `path`, `sha256` (optional: what it must be), `accept` (the worst verdict that is a success:
-/// `ok`, `suspect` or `malformed`; default `ok`), `require_trusted` and `require_fit` (default false),
-/// `context` (optional: tokens it is to have); result `{"verdict", "sha256", "bytes", "format", "name",
-/// "architecture", "parameters", "quantization", "context_length", "license", "trusted", "findings":
-/// [{"rule", "severity", "evidence"}], "findings_count", "fit": {...}}`.
+/// Input `path`, `sha256` (optional: what it must be), `accept` (the worst verdict that is a
+/// success: `ok`, `suspect` or `malformed`; default `ok`), `require_trusted` and `require_fit`
+/// (default false), `context` (optional: tokens it is to have); result `{"verdict", "sha256",
+/// "bytes", "format", "name", "architecture", "parameters", "quantization", "context_length",
+/// "license", "trusted", "findings": [{"rule", "severity", "evidence"}], "findings_count", "fit":
+/// {...}}`.
 ///
 /// # Errors
 /// A sentence that names the file; where the model is not accepted, the result besides.

@@ -112,8 +112,8 @@ fn tools_of_ours_read_their_input() {
     assert_eq!(json_of(python.stdin), json!({"goal": [1]}));
 }
 
-/// A program that uses models stands behind a gate that knows what the policy admits; a path is judged
-/// as any other.
+/// A program that uses models stands behind a gate that knows what the policy admits; a path is
+/// judged as any other.
 #[test]
 fn a_gate_stands_before_who_uses_models() {
     let gate = ["/usr/bin/limpet-tool", "gate"];

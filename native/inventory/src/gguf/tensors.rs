@@ -1,7 +1,7 @@
 //! GGUF's table of tensors: whether each fits its type and all of them the file.
 //!
-//! Loaders demand that each begins where the one before ends, padded; so whether two overlap is seen
-//! in one pass and without a table.
+//! Loaders demand that each begins where the one before ends, padded; so whether two overlap is
+//! seen in one pass and without a table.
 
 use super::types::{Found, TensorType, tensor_type};
 use super::{Halt, NAME_KEEP, Parser};

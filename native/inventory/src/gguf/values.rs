@@ -1,4 +1,5 @@
-//! The values of GGUF's keys: which there are, what is kept of them, and what is looked for in them.
+//! The values of GGUF's keys: which there are, what is kept of them, and what is looked for in
+//! them.
 
 use super::types::{ARRAY, BOOL, STRING, U32, VALUE_BYTES, VALUES};
 use super::{Halt, Parser};

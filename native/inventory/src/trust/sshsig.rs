@@ -1,6 +1,7 @@
 //! OpenSSH's signatures of files, with Ed25519 (PROTOCOL.sshsig of OpenSSH).
 //!
-//! What is signed is `SSHSIG`, the namespace, nothing, the name of a hash, and that hash of the file.
+//! What is signed is `SSHSIG`, the namespace, nothing, the name of a hash, and that hash of the
+//! file.
 
 use ring::digest::{SHA256, SHA512, digest};
 use ring::signature::{ED25519, UnparsedPublicKey};
