@@ -43,7 +43,7 @@ def large(folder: Path) -> Path:
     writer.add_token_list([f"token-{number}" for number in range(TOKENS)])
     writer.add_token_scores([0.0] * TOKENS)
     columns = 1 << 20
-    rows = LARGE_BYTES // 400 // columns // 4
+    rows = -(-LARGE_BYTES // (400 * columns * 4))
     for number in range(400):
         size = rows * columns * 4
         shape = (rows, columns)

@@ -15,6 +15,8 @@ const FOUND_MAX: usize = 65_536;
 const FOLDERS_DEEP_MAX: usize = 32;
 /// Bytes that `st_blocks` counts in.
 const BLOCK_BYTES: u64 = 512;
+/// From this size on it is told how much of a file is stored.
+const TOLD_BYTES_MIN: u64 = 1 << 20;
 const ENDINGS: [&str; 3] = [".gguf", ".safetensors", INDEX_ENDING];
 
 /// A file that was opened.
@@ -47,8 +49,9 @@ impl Source for Opened {
         self.file.read_at(into, offset)
     }
 
+    /// A small file may stand within its inode, and has no blocks then.
     fn stored(&self) -> Option<u64> {
-        Some(self.stored)
+        (self.size >= TOLD_BYTES_MIN).then_some(self.stored)
     }
 }
 
