@@ -34,7 +34,7 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --generate-hashes --allow-unsafe --strip-extras --no-emit-options \
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
-.PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped bench valgrind loom mutants mutants-core
+.PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped capped-frozen bench valgrind loom mutants mutants-core
 .PHONY: build freeze test-frozen test-reproducible measure-frozen measure-inspect deb image test-carriers test-systemd
 .PHONY: lock freeze-lock header clean prerequisites
 
@@ -87,7 +87,11 @@ soak: $(BUILT) ## Run 100,000 tasks and count what is kept and written; needs ro
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/soak.py
 
 capped: $(BUILT) ## Press an agent in 32 MiB with its steps, in 24 MiB alone; needs root; TASKS=N
-	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/hostile:tests/sim $(BIN)/python tests/e2e/capped.py
+	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/frozen:tests/hostile:tests/sim $(BIN)/python \
+	    tests/e2e/capped.py
+
+capped-frozen: $(BUILT) $(FROZEN) ## The same for the single executable, alone in 20 MiB and by TLS
+	LIMPET_FROZEN=$(FROZEN) $(MAKE) --no-print-directory capped
 
 bench: $(BUILT) $(BENCHED) ## Measure limpet beside what people run today; root; BENCH=quick
 	cargo build $(CARGO_WORKSPACE) --quiet --release -p limpet-bench

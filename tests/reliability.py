@@ -220,13 +220,18 @@ def sampled(told: Measured) -> str:
         for cost in told["cost"]
     )
     starts = "; ".join(
-        f"{how} a step starts in {plain} µs without control groups and in {slowest} µs at most "
-        f"with them ({slowest / plain:.2f} times), in the median"
+        f"{how} the first instruction of a step runs {plain[0]} µs after its order without control "
+        f"groups and {begun} µs at most with them ({begun / plain[0]:.2f} times), and the agent "
+        f"knows of it after {plain[1]} and at most {known} µs, in the median"
         for pause, how in ((0, "one after the other"), (100, "after a tenth of a second of rest"))
         for *grouped, plain in [
-            [it["median microseconds"] for it in told["start"] if it["pause ms"] == pause]
+            [
+                (it["begun microseconds"], it["known microseconds"])
+                for it in told["start"]
+                if it["pause ms"] == pause
+            ]
         ]
-        for slowest in [max(grouped)]
+        for begun, known in [map(max, zip(*grouped, strict=True))]
     )
     return f"{rows}; {costs}; {starts} (load of the machine before: {told['load before']:g})"
 

@@ -44,6 +44,12 @@ max_inflight_count = 100
 dynamic_filters = true
 """
 
+LISTENER = """\
+listener {0} 127.0.0.1
+certfile {1}/broker.pem
+keyfile {1}/key.pem
+"""
+
 
 def free_port() -> int:
     """Return a port that nothing listens on just now."""
@@ -117,3 +123,22 @@ class Broker:
         version = "v5" if self.protocol == "5" else "v4"
         file.write_text(RUMQTTD.format(port=self.port, version=version))
         return [sys.executable, "-m", "iotcore", "--config", str(file)]
+
+
+class TlsBroker(Broker):
+    """mosquitto with a certificate of its own; its plain port is for the controller."""
+
+    def __init__(self, directory: Path) -> None:
+        self.tls_port = free_port()
+        super().__init__("mosquitto", "5", directory, LISTENER.format(self.tls_port, directory))
+        self.ca_file = str(directory / "broker.pem")
+        words = "req -x509 -nodes -days 2 -subj /CN=127.0.0.1 -keyout key.pem -out broker.pem"
+        words += " -newkey ec -pkeyopt ec_paramgen_curve:P-256 -addext subjectAltName=IP:127.0.0.1"
+        words += " -addext basicConstraints=CA:FALSE"
+        subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
+
+    def secured(self, settings: str) -> str:
+        """Return an agent's settings, which are for the plain port, as those for TLS."""
+        plain, secure = f"port = {self.port}", f"port = {self.tls_port}"
+        tls = f'\n[broker.tls]\nenabled = true\nca_file = "{self.ca_file}"\n'
+        return settings.replace(plain, secure) + tls

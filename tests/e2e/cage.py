@@ -3,8 +3,8 @@
 `Cage` is what `docker run --memory=32m --read-only --cap-drop=ALL --user 1000` gives, from a
 control group and `unshare`: the group has the cap and no swap, every file system but the agent's
 directory is read-only, an ordinary user without capabilities, its own process ids. `Alone` is a
-cap on the group `limpet.agent`, beside which root's agent makes the groups of its steps. Both need
-root, and the memory controller of version 1.
+cap on the group `limpet.agent`, beside which root's agent makes the groups of its steps, with as
+few places to write to. Both need root, and the memory controller of version 1.
 """
 
 from __future__ import annotations
@@ -20,6 +20,12 @@ USER = 1000
 MEMORY = Path("/sys/fs/cgroup/memory")
 GROUP_GONE_S = 10.0
 
+# Every file system but these, and the agent's directory.
+READ_ONLY = """\
+findmnt -rno TARGET | grep -v -e '^/proc' -e '^{directory}$' -e '^/dev' {but} |
+    while read -r mounted; do
+        mount -o remount,bind,ro "$mounted"
+    done"""
 # In a name space of mounts and processes of its own, still as root: make everything read-only,
 # then let go of every right. The interpreter's home is one that others may not enter.
 INSIDE = """\
@@ -32,9 +38,7 @@ if [ -n "{closed}" ]; then
     mkdir -p {interpreter}
     mount --move /mnt {interpreter}
 fi
-findmnt -rno TARGET | grep -v -e '^/proc' -e '^{directory}$' -e '^/dev' | while read -r mounted; do
-    mount -o remount,bind,ro "$mounted"
-done
+{read_only}
 exec setpriv --reuid={user} --regid={user} --clear-groups --bounding-set=-all --inh-caps=-all \\
     --no-new-privs -- "$@"
 """
@@ -73,6 +77,7 @@ class Cage:
         closed = [place for place in interpreter.parents if not place.stat().st_mode & 0o001]
         inside = INSIDE.format(
             directory=self._directory,
+            read_only=READ_ONLY.format(directory=self._directory, but=""),
             interpreter=interpreter,
             closed=closed[-1] if closed else "",
             user=USER,
@@ -86,17 +91,13 @@ class Cage:
         """Return the processes inside, the oldest first."""
         return sorted(map(int, (self._group / "cgroup.procs").read_text().split()))
 
-    def signal(self, number: signal.Signals, command: str) -> None:
-        """Send `number` to the oldest process whose command line holds `command`."""
-        os.kill(self.find(command), number)
-
-    def find(self, command: str) -> int:
-        """Return the process that runs `command` inside, not what starts it."""
+    def find(self, program: str) -> int:
+        """Return the agent inside, which began as `program`, a path; not what starts it."""
         for pid in self.pids():
-            argv = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if argv[0].decode() == sys.executable and command.encode() in b" ".join(argv):
+            argv = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+            if argv[0] == program and argv[-1].endswith("/limpet.toml"):
                 return pid
-        raise AssertionError(f"nothing runs {command}")
+        raise AssertionError(f"nothing runs {program}")
 
     def kills(self) -> int:
         """Return how many processes the kernel has killed for the cap."""
@@ -124,9 +125,18 @@ class Alone(Cage):
         return super()._place() / "limpet.agent"
 
     def argv(self, *program: str) -> list[str]:
-        """Return what runs `program` in the capped group."""
-        enter = f'echo $$ > {self._group}/cgroup.procs; exec "$0" "$@"'
-        return ["/bin/sh", "-c", enter, *program]
+        """Return what runs `program` in the capped group, where it writes to its directory only."""
+        directory = self._directory
+        inside = f"set -e; mount --bind {directory} {directory}\n"
+        inside += READ_ONLY.format(directory=directory, but="-e '^/sys/fs/cgroup/'")
+        enter = f"echo $$ > {self._group}/cgroup.procs; exec unshare --mount --propagation private"
+        return [
+            "/bin/sh",
+            "-c",
+            f'{enter} /bin/sh -c "$0" sh "$@"',
+            f'{inside}\nexec "$@"',
+            *program,
+        ]
 
     def close(self) -> None:
         """End whatever is still inside and remove the groups."""

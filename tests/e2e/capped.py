@@ -1,8 +1,9 @@
-"""Caps under load: 32 MiB that an agent shares with its steps, 24 MiB for an agent alone.
+"""Caps under load: 32 MiB that an agent shares with its steps, and less for an agent alone.
 
-`make capped` writes `tests/results/capped.json`. `TASKS`, `MESSAGES` and `HOGS` are how many of
-each come in either case; hogs are steps that take ten times their memory, one way or another. See
-`cage.py` for what is capped and what that needs.
+`make capped` writes `tests/results/capped.json`, and for the single executable, which
+LIMPET_FROZEN names, `make capped-frozen` writes `capped-frozen.json`. `TASKS`, `MESSAGES` and
+`HOGS` are how many of each come in either case; hogs are steps that take ten times their memory,
+one way or another. See `cage.py` for what is capped and what that needs.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from brokers import Broker
+from brokers import TlsBroker
 from cage import Alone, Cage
+from executable import unread_copy
 from fleet import AGENT, CONFIG, DEVICE, Controller, Device, expiry, step, task, until
 from liar import Front, Talk
 from load import Load
@@ -27,10 +29,20 @@ import results
 from limpet.codec import frame
 
 MIB = 1 << 20
-# What is capped, and to how much.
-CASES: dict[str, tuple[type[Cage], int]] = {
-    "shared with the steps": (Cage, 32 * MIB),
-    "the agent alone": (Alone, 24 * MIB),
+FROZEN = os.environ.get("LIMPET_FROZEN")
+
+
+class Case(NamedTuple):
+    """What is capped, to how much, and whether by TLS: then the broker tells no lies in between."""
+
+    cage: type[Cage]
+    cap_bytes: int
+    tls: bool = False
+
+
+CASES = {
+    "shared with the steps": Case(Cage, 32 * MIB),
+    "the agent alone": Case(Alone, 20 * MIB, tls=True) if FROZEN else Case(Alone, 24 * MIB),
 }
 STEP_BYTES = 2 * MIB
 OUTSTANDING_MAX = 24
@@ -133,26 +145,39 @@ LIES = (garbage, flood, announce)
 class Scene:
     """The caged agent, its broker, the lies in between."""
 
-    def __init__(self, directory: Path, case: str) -> None:
-        kind, cap_bytes = CASES[case]
-        self._broker = Broker("mosquitto", "5", directory / "broker")
+    def __init__(self, directory: Path, case: Case) -> None:
+        self._broker = TlsBroker(directory / "broker")
         self._broker.start()
         self.front = Front(self._broker.port, CONNECTIONS_MAX)
+        self.lies = () if case.tls else LIES
         inner = directory / "device"
         inner.mkdir()
-        self.device = Device(inner, self.front, "5")
+        self.device = Device(inner, self._broker if case.tls else self.front, "5")
         config = inner / "limpet.toml"
         settings = config.read_text()
         usual = CONFIG[CONFIG.index("[limits]") : CONFIG.index("[policy]")]
         settings = settings.replace(usual, LIMITS).replace('level = "warning"', 'level = "debug"')
-        config.write_text(settings)
-        self.cage = kind(inner, cap_bytes)
+        config.write_text(self._broker.secured(settings) if case.tls else settings)
+        self.program = self._start(case)
         self.controller = Controller(self._broker)
         self.load = Pressing(self._broker.port)
-        self.device.start(AGENT_SOON, self.cage.argv)
         self.presence = self.controller.wait_online()
         self.controller.close()
-        self.pid = self.cage.find("limpet.cli")
+        self.pid = self.cage.find(self.program)
+
+    def _start(self, case: Case) -> str:
+        """Start the agent in its cage, and return what it began as."""
+        inner = self.device.directory
+        if not FROZEN:
+            self.cage = case.cage(inner, case.cap_bytes)
+            self.device.start(AGENT_SOON, self.cage.argv)
+            return sys.executable
+        # Its pages are the cage's, too.
+        program = str(unread_copy(Path(FROZEN), inner))
+        self.device.environment = {}
+        self.cage = case.cage(inner, case.cap_bytes)
+        self.device.start(inside=lambda *argv: self.cage.argv(program, "run", "--config", argv[-1]))
+        return program
 
     def close(self) -> None:
         self.load.close()
@@ -202,8 +227,8 @@ def press(scene: Scene, tasks: int, messages: int, hogs: int) -> dict[str, Any]:
             load.send(nonsense(2 * nonsenses))
             load.unanswered += 1
             nonsenses += 1
-        if now >= lied + HONEST_S:
-            scene.front.tell(LIES[lies % len(LIES)])
+        if scene.lies and now >= lied + HONEST_S:
+            scene.front.tell(scene.lies[lies % len(scene.lies)])
             lies, lied, lying = lies + 1, now, True
         elif lying and now >= lied + LYING_S:
             scene.front.repent()
@@ -229,15 +254,19 @@ def measure(directory: Path, case: str, tasks: int, messages: int, hogs: int) ->
     """Start the agent in its cage and press it."""
     directory.chmod(0o755)
     (directory / "broker").mkdir()
-    scene = Scene(directory, case)
+    scene = Scene(directory, CASES[case])
     try:
         facts = scene.presence["facts"]
-        told = {"cap bytes": CASES[case][1], "memory": facts["memory"], "limits": facts["limits"]}
+        told = {
+            "cap bytes": CASES[case].cap_bytes,
+            "memory": facts["memory"],
+            "limits": facts["limits"],
+        }
         told |= press(scene, tasks, messages, hogs)
         told["kernel kills"] = scene.cage.kills()
         told["peak charged bytes"] = scene.cage.peak_bytes()
-        told["same process"] = scene.cage.find("limpet.cli") == scene.pid
-        scene.cage.signal(signal.SIGTERM, "limpet.cli")
+        told["same process"] = scene.cage.find(scene.program) == scene.pid
+        os.kill(scene.pid, signal.SIGTERM)
         until(lambda: not scene.cage.pids(), "the agent's end")
     except BaseException:
         sys.stderr.write(scene.device.log()[-4_000:])
@@ -265,7 +294,8 @@ def main() -> int:
     for case in CASES:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
             told[case] = measure(Path(directory), case, *counts)
-    results.write("capped", "make capped", told)
+    name = "capped-frozen" if FROZEN else "capped"
+    results.write(name, f"make {name}", told)
     for each in told.values():
         check(each)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -24,3 +25,14 @@ class Frozen(Device):
     def run(self) -> None:
         """Start it."""
         self.start(inside=lambda *argv: [*self.command, "run", "--config", argv[-1]])
+
+
+def unread_copy(file: Path, directory: Path) -> Path:
+    """Return a copy of `file` that the page cache does not hold."""
+    copy = directory / file.name
+    copy.write_bytes(file.read_bytes())
+    copy.chmod(0o755)
+    with copy.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return copy

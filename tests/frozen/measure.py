@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from brokers import MOSQUITTO_PROGRAM, Broker, free_port
+from brokers import MOSQUITTO_PROGRAM, TlsBroker
 from cage import Alone
-from executable import Frozen
+from executable import Frozen, unread_copy
 from fleet import PATIENCE_S, ROOT, Controller, Device, memory_kib, processes_with
 
 import results
@@ -32,28 +31,6 @@ START_CAPPED_S = 20.0
 CAPS_MIB = range(20, 5, -1)
 KIB, MIB = 1 << 10, 1 << 20
 MACHINE = os.uname().machine
-LISTENER = """\
-listener {0} 127.0.0.1
-certfile {1}/broker.pem
-keyfile {1}/key.pem
-"""
-TLS = """\
-[broker.tls]
-enabled = true
-ca_file = "{directory}/broker.pem"
-"""
-
-
-class TlsBroker(Broker):
-    """mosquitto with a certificate of its own; its plain port is for the controller."""
-
-    def __init__(self, directory: Path) -> None:
-        self.tls_port = free_port()
-        super().__init__("mosquitto", "5", directory, LISTENER.format(self.tls_port, directory))
-        words = "req -x509 -nodes -days 2 -subj /CN=127.0.0.1 -keyout key.pem -out broker.pem"
-        words += " -newkey ec -pkeyopt ec_paramgen_curve:P-256 -addext subjectAltName=IP:127.0.0.1"
-        words += " -addext basicConstraints=CA:FALSE"
-        subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
 
 
 @contextlib.contextmanager
@@ -130,11 +107,9 @@ def idle(command: list[str]) -> dict[str, Any]:
 
 def tls_device(directory: Path, broker: TlsBroker, command: list[str]) -> Frozen:
     """Return an agent that is to connect by TLS."""
-    device = Frozen(directory, broker, command, TLS.format(directory=directory))
+    device = Frozen(directory, broker, command)
     config = directory / "limpet.toml"
-    config.write_text(
-        config.read_text().replace(f"port = {broker.port}", f"port = {broker.tls_port}")
-    )
+    config.write_text(broker.secured(config.read_text()))
     return device
 
 
@@ -157,17 +132,6 @@ def smallest_cap(file: Path) -> int | None:
                 return smallest
             smallest = cap_mib
     return smallest
-
-
-def unread_copy(file: Path, directory: Path) -> Path:
-    """Return a copy of `file` that the page cache does not hold."""
-    copy = directory / file.name
-    copy.write_bytes(file.read_bytes())
-    copy.chmod(0o755)
-    with copy.open("rb") as opened:
-        os.fsync(opened.fileno())
-        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return copy
 
 
 def main() -> int:

@@ -27,6 +27,7 @@ use rustix::process::{
 
 use crate::budget::{Budget, Caps, OVERSHOOT_BYTES};
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
+pub use caps::caps_here;
 use census::{Identity, Process, carries, census};
 pub(crate) use cgroup::Entrances;
 use cgroup::Hierarchy;
@@ -86,6 +87,8 @@ pub struct Tiers {
 #[derive(Debug)]
 pub struct Containment {
     instance: String,
+    /// Before what it is made of, so that it is given up first.
+    ready: Mutex<Option<Cell>>,
     hierarchy: Option<Hierarchy>,
     controllers: Controllers,
     shared: Option<Shared>,
@@ -114,6 +117,7 @@ struct Leaders {
 pub struct Cell {
     target: Target,
     meter: Option<Meter>,
+    entrances: Entrances,
     leaders: Arc<Leaders>,
 }
 
@@ -162,6 +166,7 @@ impl Containment {
         let controllers = controllers.unwrap_or_default();
         Some(Containment {
             instance: instance.to_owned(),
+            ready: Mutex::default(),
             hierarchy,
             controllers,
             shared: None,
@@ -245,15 +250,45 @@ impl Containment {
         if name.instance != self.instance {
             return Err(io::Error::new(ErrorKind::InvalidInput, "it is of another instance"));
         }
-        let group = format!("{}-{}-{}", name.task, name.step, name.attempt);
-        let contained =
-            self.hierarchy.as_ref().map(|hierarchy| hierarchy.create(&group)).transpose()?;
+        let ready = self.ready().take();
+        let mut cell = ready.map_or_else(|| self.build(), Ok)?;
         // The NUL that ends the entry keeps attempt 1 from matching attempt 10.
-        let needle = format!("{MARKER}={}\0", name.marker()).into_bytes();
-        let target = Target { needle, groups: contained.into_iter().collect(), leader: None };
-        let mut cell = Cell { target, meter: None, leaders: Arc::clone(&self.leaders) };
-        cell.meter = self.controllers.limit(&group, limits, &mut cell.target.groups)?;
+        cell.target.needle = format!("{MARKER}={}\0", name.marker()).into_bytes();
+        let built = cell.target.groups.len();
+        self.controllers.limit(limits, &mut cell.target.groups)?;
+        cell.entrances.add(&cell.target.groups[built..])?;
         Ok(cell)
+    }
+
+    /// Has a cell ready for the next attempt: to make its groups takes the kernel about as long as
+    /// to start a program in them. Whoever calls this has nothing else to do.
+    pub fn prepare(&self) {
+        let mut ready = self.ready();
+        if ready.is_none() {
+            // Should it fail, the next attempt tries and tells.
+            *ready = self.build().ok();
+        }
+    }
+
+    /// A cell of nobody's, with the groups that every attempt has.
+    fn build(&self) -> io::Result<Cell> {
+        let mut cell = Cell {
+            target: Target { needle: Vec::new(), groups: Vec::new(), leader: None },
+            meter: None,
+            entrances: Entrances::default(),
+            leaders: Arc::clone(&self.leaders),
+        };
+        if let Some(hierarchy) = &self.hierarchy {
+            cell.target.groups.push(hierarchy.create()?);
+            cell.meter = self.controllers.count(&mut cell.target.groups)?;
+            cell.entrances.add(&cell.target.groups)?;
+        }
+        Ok(cell)
+    }
+
+    /// A panic elsewhere leaves a whole cell or none.
+    fn ready(&self) -> MutexGuard<'_, Option<Cell>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forks the leader of `cell` with `fork` and registers it, so that nobody takes it for a stray
@@ -292,6 +327,7 @@ impl Containment {
     /// Kills whatever an earlier run of this instance has left, and removes its groups. Only before
     /// the first attempt: it spares none. Blocks for at most [`LEFTOVERS_LIMIT`].
     pub fn sweep_leftovers(&self) -> Swept {
+        drop(self.ready().take());
         let mut groups = self.hierarchy.as_ref().map(Hierarchy::groups).unwrap_or_default();
         groups.extend(self.controllers.groups());
         let needle = format!("{MARKER}={}:", self.instance).into_bytes();
@@ -451,9 +487,9 @@ impl Cell {
         &self.target.groups
     }
 
-    /// Opens the ways into its control groups.
-    pub(crate) fn entrances(&self) -> io::Result<Entrances> {
-        Entrances::open(&self.target.groups)
+    /// The ways into its control groups; only once.
+    pub(crate) fn take_entrances(&mut self) -> Entrances {
+        std::mem::take(&mut self.entrances)
     }
 
     /// What tells the memory it takes, where anything does; only once.
@@ -485,14 +521,6 @@ impl Adopting {
             && process.identity.pid != self.leader
             && process.session != self.session
     }
-}
-
-/// How much memory the kernel lets this process have where it is: nothing is made, nobody is moved.
-#[must_use]
-pub fn caps_here() -> Caps {
-    // Of version 2, else of version 1.
-    let group = ["", "memory"].into_iter().find_map(cgroup::own_group);
-    caps::read(group.as_deref(), None)
 }
 
 /// Makes orphaned descendants children of this process, so that they are found and reaped here.

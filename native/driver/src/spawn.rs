@@ -117,7 +117,7 @@ pub fn spawn(
     })?;
     let mut cell = containment
         .create(name, limits)
-        .map_err(|cause| failure("containment_failed", "create the control groups", &cause))?;
+        .map_err(|cause| failure("containment_failed", "make the control groups", &cause))?;
     let plumb = |cause: io::Error| failure("spawn_failed", "make the descriptors", &cause);
     let pipes = Pipes::new(account.as_ref()).map_err(plumb)?;
     let stdin = stdin(launch.stdin.as_deref()).map_err(plumb)?;
@@ -125,9 +125,7 @@ pub fn spawn(
         program,
         environment,
         directory: aside(directory).map_err(plumb)?,
-        entrances: cell
-            .entrances()
-            .map_err(|cause| failure("containment_failed", "open the control groups", &cause))?,
+        entrances: cell.take_entrances(),
         standard: [stdin, pipes.stdout.1, pipes.stderr.1],
         report: pipes.report.1,
         account,

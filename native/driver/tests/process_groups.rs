@@ -124,6 +124,49 @@ fn who_starts_later_finds_the_same_groups() {
     play(&[], &expected);
 }
 
+/// A group that an earlier run could not empty keeps its name, and is in nobody's way.
+#[test]
+fn what_is_left_keeps_its_groups() {
+    let scene = Scene::new();
+    for tier in [Tier::CgroupV2, Tier::CgroupV1] {
+        let Some(earlier) = Containment::of_tier(&scene.instance, tier) else { continue };
+        let left = scene.sibling(&earlier);
+        let later = Containment::of_tier(&scene.instance, tier).expect("it was there before");
+        later.prepare();
+        let cell = later.create(&name(&scene.instance, 1), &everything()).expect("a cell");
+        assert!(cell.groups().iter().all(|group| !left.cell.groups().contains(group)));
+        drop(cell);
+        dismiss(&earlier, left);
+    }
+}
+
+/// Groups that were made ahead are the next attempt's, and go with who made them.
+#[test]
+fn groups_that_are_ready_are_used_and_given_up() {
+    let scene = Scene::new();
+    for tier in [Tier::CgroupV2, Tier::CgroupV1] {
+        let Some(containment) = Containment::of_tier(&scene.instance, tier) else { continue };
+        let create = || containment.create(&name(&scene.instance, 1), &Limits::default());
+        let place = create().expect("a cell").groups()[0].clone();
+        let base = place.parent().expect("a place").to_owned();
+        let count = || fs::read_dir(&base).expect("listed").flatten().filter(is_directory).count();
+        containment.prepare();
+        assert_eq!(count(), 1);
+        containment.prepare();
+        assert_eq!(count(), 1, "one is enough");
+        let cell = create().expect("a cell");
+        assert_eq!(count(), 1);
+        drop(cell);
+        containment.prepare();
+        drop(containment);
+        assert!(!base.exists());
+    }
+}
+
+fn is_directory(entry: &fs::DirEntry) -> bool {
+    entry.file_type().is_ok_and(|kind| kind.is_dir())
+}
+
 /// A fork bomb meets its bound, dies as a whole, and nobody else notices.
 #[test]
 fn a_fork_bomb_is_held() {

@@ -7,7 +7,10 @@ use limpet_driver::memory::{Board, Excess, Subject, Watch};
 use limpet_driver::spawn::{Child, spawn};
 use limpet_driver::threads::sampler;
 use rustix::process::{Signal, pidfd_send_signal};
+use rustix::time::{ClockId, clock_gettime};
+use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,8 @@ use process::{
 const LIMIT: u64 = 32 * 1024 * 1024;
 /// Name of the thread that is measured.
 const SAMPLER: &str = "limpet-sampler";
+/// Number of the next attempt that is run to its end; those below are of attempts beside it.
+static NEXT: AtomicU16 = AtomicU16::new(100);
 /// What becomes of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
@@ -133,12 +138,15 @@ impl Scene {
     }
 
     fn run(&self, sampling: &Sampling, code: &str, limits: Limits) -> Found {
-        let mut child = self.start(&sampling.containment, 1, code, limits);
+        // Each has a name of its own, as in the agent: whoever ends one looks for its name until it
+        // finds nobody, and may not be through when the leader has gone.
+        let attempt = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut child = self.start(&sampling.containment, attempt.into(), code, limits);
         let meter = child.cell.take_meter();
-        let watch = sampling.watch(&child, 1, limits);
+        let watch = sampling.watch(&child, attempt, limits);
         wait_readable(&child.pidfd);
         let (excess, counted) = (watch.excess().cloned(), meter.map(|meter| meter.read()));
-        sampling.board.forget(attempt_reference(1));
+        sampling.board.forget(attempt_reference(attempt));
         let peak_bytes = counted.map_or(watch.peak_bytes(), |usage| usage.peak_bytes);
         let kills = counted.map_or(0, |usage| usage.kills);
         // Before its output is read to the end: whoever is left holds it open.
@@ -373,7 +381,7 @@ fn overshoot(scene: &Scene, sampling: &Sampling, limit: u64, rate: &str) -> (i64
     let begun = Instant::now();
     let found = scene.run(sampling, &FILLS.replace("RATE", rate), within(limit));
     let took = u64::try_from(begun.elapsed().as_millis()).expect("short").max(1);
-    assert_eq!(found.fate(), Ends, "{}", found.ended.stderr);
+    assert_eq!(found.fate(), Ends, "{:?} {}", found.ended.status, found.ended.stderr);
     let read = |name| std::fs::read(scene.directory.path().join(name)).expect("written");
     let first = String::from_utf8(read("first")).expect("a number").parse::<u64>();
     let count = u64::from_le_bytes(read("count").try_into().expect("8 bytes"));
@@ -437,28 +445,48 @@ fn measures() {
     for limit in [16_u64 << 20, 64 << 20] {
         println!("\ncost 64 {limit} {}", cost(&scene, 64, limit));
     }
+}
+
+/// Prints what `tests/e2e/sampled.py` writes down.
+#[test]
+#[ignore = "measures for minutes, and judges nothing"]
+fn measures_starts() {
+    let scene = scene();
+    let program = scene.directory.path().join("child");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/bench/probes/child.c");
+    let mut compiler = Command::new("cc");
+    let built = compiler.args(["-O2", "-static", "-o"]).arg(&program).arg(source).status();
+    assert!(built.expect("a compiler").success());
     for (rounds, pause_ms) in [(300, 0), (100, 100)] {
-        for (tier, time) in starts(&scene, rounds, Duration::from_millis(pause_ms)) {
-            let (Tiers { containment, memory }, time) = (tier, time.as_micros());
-            println!("\nstart {pause_ms} {containment} {memory} {time}");
+        for (tier, begun, known) in starts(&scene, rounds, Duration::from_millis(pause_ms)) {
+            let Tiers { containment, memory } = tier;
+            let (begun, known) = (begun.as_micros(), known.as_micros());
+            println!("\nstart {pause_ms} {containment} {memory} {begun} {known}");
         }
     }
 }
 
-/// How long the start of a limited step takes, its groups included: the median in each tier, of
-/// starts that take turns, after so long a pause each.
-fn starts(scene: &Scene, rounds: u32, pause: Duration) -> Vec<(Tiers, Duration)> {
+/// How long the start of a limited step takes, until the first instruction of its program and until
+/// the agent knows of it: the medians in each tier of starts that take turns, after so long a pause
+/// each. As in the agent, the pause is for making the next groups ready.
+fn starts(scene: &Scene, rounds: u32, pause: Duration) -> Vec<(Tiers, Duration, Duration)> {
     let containments = tiers(&scene.instance);
-    let mut times = vec![Vec::new(); containments.len()];
+    let mut times = vec![(Vec::new(), Vec::new()); containments.len()];
+    let (program, file) = (scene.directory.path().join("child"), scene.directory.path().join("at"));
+    let words = [&program, &file].map(|path| path.to_str().expect("text"));
+    std::fs::write(&file, [0; 8]).expect("written");
     for round in 1..=rounds {
-        for (containment, times) in containments.iter().zip(&mut times) {
-            let launch = launch(scene.directory.path(), &["/bin/true"]);
+        for (containment, (begun, known)) in containments.iter().zip(&mut times) {
+            let launch = launch(scene.directory.path(), &[words[0], words[1], "0"]);
             let name = name(&scene.instance, round);
+            containment.prepare();
             std::thread::sleep(pause);
-            let began = Instant::now();
+            let from = monotonic();
             let child = spawn(containment, &name, &launch, &within(LIMIT)).expect("a child");
-            times.push(began.elapsed());
+            known.push(monotonic() - from);
             wait_readable(&child.pidfd);
+            let at = std::fs::read(&file).expect("written").try_into().expect("8 bytes");
+            begun.push(Duration::from_nanos(u64::from_ne_bytes(at)) - from);
             containment.sweep(&child.cell);
             end(containment, child);
         }
@@ -467,6 +495,13 @@ fn starts(scene: &Scene, rounds: u32, pause: Duration) -> Vec<(Tiers, Duration)>
         times.sort();
         times[times.len() / 2]
     };
+    let times = times.into_iter().map(|(begun, known)| (median(begun), median(known)));
     let tiers = containments.iter().map(Containment::tiers);
-    tiers.zip(times.into_iter().map(median)).collect()
+    tiers.zip(times).map(|(tier, (begun, known))| (tier, begun, known)).collect()
+}
+
+/// The clock that the program reads too.
+fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).expect("below a second"))
 }

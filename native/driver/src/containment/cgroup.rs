@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::fd::OwnedFd;
@@ -50,6 +51,8 @@ pub(super) struct Hierarchy {
     pub tier: Tier,
     /// Why no controller of version 2 can be lent.
     pub obstacle: Option<String>,
+    /// Groups made so far.
+    made: AtomicU64,
 }
 
 impl Hierarchy {
@@ -65,22 +68,44 @@ impl Hierarchy {
             return None;
         }
         let obstacle = vacate(place).err();
-        Some(Hierarchy { base, brake: Some(SECOND_VERSION), tier: Tier::CgroupV2, obstacle })
+        Some(Hierarchy {
+            base,
+            brake: Some(SECOND_VERSION),
+            tier: Tier::CgroupV2,
+            obstacle,
+            made: AtomicU64::new(0),
+        })
     }
 
     /// The best hierarchy of version 1 whose tree is writable.
     pub fn first_version(instance: &str) -> Option<Hierarchy> {
         FIRST_VERSION.iter().find_map(|(controller, brake)| {
             let base = base_of_first_version(instance, controller)?;
-            Some(Hierarchy { base, brake: *brake, tier: Tier::CgroupV1, obstacle: None })
+            Some(Hierarchy {
+                base,
+                brake: *brake,
+                tier: Tier::CgroupV1,
+                obstacle: None,
+                made: AtomicU64::new(0),
+            })
         })
     }
 
-    /// Makes an empty group. A leftover of the same name is removed first, if it is empty.
-    pub fn create(&self, name: &str) -> io::Result<PathBuf> {
-        let group = self.base.join(name);
-        make(&group)?;
-        Ok(group)
+    /// Makes an empty group. Its name is a number, because it is made before it is known whose it
+    /// will be, and a group of version 2 keeps its name.
+    pub fn create(&self) -> io::Result<PathBuf> {
+        let next = || self.base.join(self.made.fetch_add(1, Ordering::Relaxed).to_string());
+        let mut group = next();
+        let mut made = make(&group);
+        for _ in 0..GROUPS_MAX {
+            // An earlier run's, with a process that could not be killed.
+            let Err(ErrorKind::ResourceBusy) = made.as_ref().map_err(io::Error::kind) else {
+                break;
+            };
+            group = next();
+            made = make(&group);
+        }
+        made.map(|()| group)
     }
 
     /// Lets the groups of this instance have a controller of version 2, if the system lends it.
@@ -137,21 +162,20 @@ pub(crate) struct Entrances {
 }
 
 impl Entrances {
-    /// Into each of `groups`, at most one of them of version 2.
-    pub(super) fn open(groups: &[PathBuf]) -> io::Result<Entrances> {
-        let mut entrances = Entrances::default();
+    /// Into each of `groups` as well. Of all there is at most one of version 2.
+    pub(super) fn add(&mut self, groups: &[PathBuf]) -> io::Result<()> {
         let list = |file: PathBuf| OpenOptions::new().write(true).open(file).map(OwnedFd::from);
         for group in groups {
             match list(group.join("tasks")) {
-                Ok(threads) => entrances.threads.push(threads),
+                Ok(threads) => self.threads.push(threads),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    entrances.birthplace = Some(File::open(group)?.into());
-                    entrances.processes = Some(list(group.join("cgroup.procs"))?);
+                    self.birthplace = Some(File::open(group)?.into());
+                    self.processes = Some(list(group.join("cgroup.procs"))?);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(entrances)
+        Ok(())
     }
 
     /// Brings the calling process, which has one thread, into all; into that of version 2 only

@@ -87,28 +87,25 @@ impl Controllers {
         set.into_iter().filter(|(_, missing)| *missing).map(|(name, _)| name).collect()
     }
 
-    /// Makes the groups called `name` that `limits` need and that are not in `groups` yet, adds
-    /// them there, and sets the limits. Memory is always counted.
-    pub fn limit(
-        &self,
-        name: &str,
-        limits: &Limits,
-        groups: &mut Vec<PathBuf>,
-    ) -> io::Result<Option<Meter>> {
+    /// Counts the memory of an attempt whose first group is in `groups`: makes the group for it
+    /// that is not there yet, and adds it.
+    pub fn count(&self, groups: &mut Vec<PathBuf>) -> io::Result<Option<Meter>> {
+        let Some(controller) = &self.memory else { return Ok(None) };
+        Meter::open(&controller.group(groups)?, controller.version).map(Some)
+    }
+
+    /// Sets `limits` for the attempt whose groups these are, and adds those that they need.
+    pub fn limit(&self, limits: &Limits, groups: &mut Vec<PathBuf>) -> io::Result<()> {
         if let (Some(controller), Some(pids)) = (&self.pids, limits.pids) {
-            let group = controller.group(name, groups)?;
-            fs::write(group.join("pids.max"), pids.to_string())?;
+            fs::write(controller.group(groups)?.join("pids.max"), pids.to_string())?;
         }
         if let (Some(controller), Some(milli)) = (&self.cpu, limits.cpu_milli) {
-            let group = controller.group(name, groups)?;
-            controller.limit_cpu(&group, milli)?;
+            controller.limit_cpu(&controller.group(groups)?, milli)?;
         }
-        let Some(controller) = &self.memory else { return Ok(None) };
-        let group = controller.group(name, groups)?;
-        if let Some(bytes) = limits.memory_bytes {
-            controller.limit_memory(&group, bytes)?;
+        if let (Some(controller), Some(bytes)) = (&self.memory, limits.memory_bytes) {
+            controller.limit_memory(&controller.group(groups)?, bytes)?;
         }
-        Meter::open(&group, controller.version).map(Some)
+        Ok(())
     }
 
     /// How much memory the kernel lets the agent and its steps have.
@@ -144,8 +141,10 @@ impl Drop for Controllers {
 }
 
 impl Controller {
-    fn group(&self, name: &str, groups: &mut Vec<PathBuf>) -> io::Result<PathBuf> {
-        let group = self.base.join(name);
+    /// Its group for the attempt whose groups these are: they all have the name of the first.
+    fn group(&self, groups: &mut Vec<PathBuf>) -> io::Result<PathBuf> {
+        let first = groups.first().and_then(|first| first.file_name());
+        let group = self.base.join(first.unwrap_or_default());
         if !groups.contains(&group) {
             cgroup::make(&group)?;
             groups.push(group.clone());

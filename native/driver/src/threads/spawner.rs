@@ -87,12 +87,8 @@ pub fn run(containment: &Arc<Containment>, timer: &Inbox, board: &Board, orders:
     let mut spawner = Spawner { containment, timer, board, held: HashMap::new() };
     let mut rounds = Rounds::new(Instant::now());
     loop {
-        let order = if spawner.held.values().any(|held| held.quota.is_some()) {
-            orders.recv_timeout(rounds.wait(Instant::now()))
-        } else {
-            orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
-        match order {
+        let wait = spawner.has_quotas().then(|| rounds.wait(Instant::now()));
+        match next(orders, wait, || containment.prepare()) {
             Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => break,
             Ok(order) => spawner.perform(order),
             Err(RecvTimeoutError::Timeout) => {
@@ -106,6 +102,22 @@ pub fn run(containment: &Arc<Containment>, timer: &Inbox, board: &Board, orders:
         containment.sweep(&held.cell);
     }
     board.close();
+}
+
+/// The next order, or a timeout after `wait`. Where there is nothing to do `meanwhile` comes first.
+fn next(
+    orders: &Receiver<Order>,
+    wait: Option<Duration>,
+    meanwhile: impl FnOnce(),
+) -> Result<Order, RecvTimeoutError> {
+    if let Ok(order) = orders.try_recv() {
+        return Ok(order);
+    }
+    meanwhile();
+    match wait {
+        Some(wait) => orders.recv_timeout(wait),
+        None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    }
 }
 
 /// What is kept of a process that runs.
@@ -190,6 +202,10 @@ impl Spawner<'_> {
         let (pid, pidfd) = (child.pid, child.pidfd);
         let pipes = [child.stdout, child.stderr, child.report];
         Ok(Running { pid, pidfd, pipes, meter, watch, backstop_bytes, not_enforced })
+    }
+
+    fn has_quotas(&self) -> bool {
+        self.held.values().any(|held| held.quota.is_some())
     }
 
     /// Ends whoever has filled its task's directory.
