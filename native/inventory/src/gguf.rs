@@ -89,8 +89,10 @@ pub fn read(
     match whole {
         Ok(()) | Err(Halt::Told) => Ok(tally),
         Err(Halt::Stop(Stop::End)) => {
-            let text = format_args!("the header goes on at byte {position}, the file has {size}");
-            model.findings.add(Rule::GgufTruncated, text);
+            model.findings.add(
+                Rule::GgufTruncated,
+                format_args!("the header goes on at byte {position}, the file has {size}"),
+            );
             Ok(tally)
         }
         Err(Halt::Stop(stop)) => Err(stop),
@@ -140,8 +142,10 @@ impl<'s> Parser<'_, 's> {
         if count <= left / least_bytes {
             return Ok(());
         }
-        let text = format_args!("{count} {what} are claimed, {left} bytes are left");
-        self.halt(Rule::GgufCount, text)
+        self.halt(
+            Rule::GgufCount,
+            format_args!("{count} {what} are claimed, {left} bytes are left"),
+        )
     }
 
     fn entry(&mut self, seen: &mut Seen) -> Result<(), Halt> {
@@ -177,8 +181,10 @@ impl<'s> Parser<'_, 's> {
         let length = self.reader.number(self.long)?;
         let (left, position) = (self.reader.left(), self.reader.position());
         if length > left {
-            let text = format_args!("{what} at byte {position} has {length} of {left} bytes");
-            return self.halt(Rule::GgufCount, text);
+            return self.halt(
+                Rule::GgufCount,
+                format_args!("{what} at byte {position} has {length} of {left} bytes"),
+            );
         }
         let mut rest = length;
         while rest > 0 {

@@ -103,8 +103,7 @@ impl<'i> Inspector<'i> {
             Format::Gguf => gguf::read(&mut reader, &mut model, &self.naming, sink)?,
             Format::Safetensors => safetensors::read(&mut reader, &mut model, &self.naming, sink)?,
             Format::Unknown => {
-                let text = format_args!("{name} has {bytes} bytes");
-                model.findings.add(Rule::FileUnknown, text);
+                model.findings.add(Rule::FileUnknown, format_args!("{name} has {bytes} bytes"));
                 Tally::default()
             }
         };
@@ -112,14 +111,16 @@ impl<'i> Inspector<'i> {
             model.findings.add(Rule::FilePartial, format_args!("it is called {name}"));
         }
         if let Some(stored) = source.stored().filter(|stored| *stored < bytes / 2) {
-            let text = format_args!("{stored} of {bytes} bytes are stored");
-            model.findings.add(Rule::FileSparse, text);
+            model
+                .findings
+                .add(Rule::FileSparse, format_args!("{stored} of {bytes} bytes are stored"));
         }
         if self.hash {
             let (sha256, hashed) = hash::sha256(source, self.watch)?;
             if hashed < bytes {
-                let text = format_args!("it had {bytes} bytes and has {hashed}");
-                model.findings.add(Rule::FileChanged, text);
+                model
+                    .findings
+                    .add(Rule::FileChanged, format_args!("it had {bytes} bytes and has {hashed}"));
             }
             model.sha256 = Some(sha256);
         }
@@ -138,17 +139,21 @@ impl<'i> Inspector<'i> {
             };
             let broken = model.findings.iter().any(|f| f.rule.severity() == Severity::Error);
             if tally != *promised && !broken {
-                let text = format_args!(
-                    "{shard}: the index names {} tensors, it has {}",
-                    promised.count, tally.count
+                whole.findings.add(
+                    Rule::SetTensors,
+                    format_args!(
+                        "{shard}: the index names {} tensors, it has {}",
+                        promised.count, tally.count
+                    ),
                 );
-                whole.findings.add(Rule::SetTensors, text);
             }
             join(&mut whole, model, shard);
         }
         if let Some(total) = total.filter(|total| *total != whole.facts.tensor_bytes) {
-            let text = format_args!("it says {total}, there are {}", whole.facts.tensor_bytes);
-            whole.findings.add(Rule::SetSize, text);
+            whole.findings.add(
+                Rule::SetSize,
+                format_args!("it says {total}, there are {}", whole.facts.tensor_bytes),
+            );
         }
         whole.sha256 = listing(&whole);
         Ok(whole)
@@ -178,8 +183,9 @@ impl<'i> Inspector<'i> {
         let found = whole.facts.tensors;
         let complete = !whole.findings.has(Rule::SetMissing);
         if let Some(promised) = promised.filter(|promised| *promised != found && complete) {
-            let text = format_args!("it says {promised}, there are {found}");
-            whole.findings.add(Rule::SetCount, text);
+            whole
+                .findings
+                .add(Rule::SetCount, format_args!("it says {promised}, there are {found}"));
         }
         whole.sha256 = listing(&whole);
         Ok(whole)
@@ -224,8 +230,11 @@ fn join(whole: &mut Model, part: Model, name: &str) {
     let Model { bytes, sha256, facts, metadata, findings, format, .. } = part;
     whole.bytes = whole.bytes.saturating_add(bytes);
     for finding in findings.iter() {
-        let text = format_args!("{name}: {}", finding.evidence);
-        whole.findings.merge(finding.rule, finding.count, text);
+        whole.findings.merge(
+            finding.rule,
+            finding.count,
+            format_args!("{name}: {}", finding.evidence),
+        );
     }
     if format != whole.format {
         whole.findings.add(Rule::FileUnknown, format_args!("{name} is {}", format.word()));

@@ -63,11 +63,15 @@ impl Ranges {
         }
         let end = self.end;
         if end > room {
-            let text = format_args!("the tensors have {end} bytes, the file {room}");
-            findings.add(Rule::SafetensorsTruncated, text);
+            findings.add(
+                Rule::SafetensorsTruncated,
+                format_args!("the tensors have {end} bytes, the file {room}"),
+            );
         } else if end < room {
-            let text = format_args!("{} bytes behind the tensors", room - end);
-            findings.add(Rule::SafetensorsTrailing, text);
+            findings.add(
+                Rule::SafetensorsTrailing,
+                format_args!("{} bytes behind the tensors", room - end),
+            );
         }
     }
 }

@@ -166,8 +166,7 @@ impl Parser<'_> {
         while json.next()? == Token::Key {
             let name = json.text.text();
             if seen.look(json.text.hash()) == Look::Again {
-                let text = format_args!("{name:?} of {METADATA}");
-                self.find(Rule::SafetensorsDuplicate, text);
+                self.find(Rule::SafetensorsDuplicate, format_args!("{name:?} of {METADATA}"));
             }
             let token = json.next()?;
             if token != Token::Text {
@@ -278,8 +277,7 @@ impl Parser<'_> {
             count += 1;
         })?;
         if whole && count != 2 {
-            let text = format_args!("{name:?} has {count} offsets");
-            self.find(Rule::SafetensorsDescriptor, text);
+            self.find(Rule::SafetensorsDescriptor, format_args!("{name:?} has {count} offsets"));
         }
         entry.told = entry.told || !whole;
         entry.offsets = (whole && count == 2).then_some((both[0], both[1]));
@@ -341,8 +339,10 @@ impl Parser<'_> {
             return;
         }
         if let Some(size) = size.filter(|size| *size != bytes) {
-            let text = format_args!("{name:?} takes {size} bytes and has {bytes}");
-            self.find(Rule::SafetensorsSize, text);
+            self.find(
+                Rule::SafetensorsSize,
+                format_args!("{name:?} takes {size} bytes and has {bytes}"),
+            );
         }
         if !self.ranges.add(begin, end) {
             self.find(Rule::SafetensorsMany, format_args!("out of order from {name:?} on"));

@@ -87,8 +87,10 @@ fn members(
                 while json.next()? == Token::Key {
                     let hash = json.text.hash();
                     if seen.look(hash) == Look::Again {
-                        let text = format_args!("{:?} stands twice", json.text.text());
-                        findings.add(Rule::SetIndex, text);
+                        findings.add(
+                            Rule::SetIndex,
+                            format_args!("{:?} stands twice", json.text.text()),
+                        );
                     }
                     let token = json.next()?;
                     if token == Token::Text {

@@ -70,8 +70,9 @@ pub fn read(
         };
         any = true;
         if source.size() > BYTES_MAX {
-            let text = format_args!("{file} has {} bytes", source.size());
-            model.findings.add(Rule::SidecarInvalid, text);
+            model
+                .findings
+                .add(Rule::SidecarInvalid, format_args!("{file} has {} bytes", source.size()));
             continue;
         }
         let mut reader = Reader::new(&*source, watch);
@@ -79,8 +80,9 @@ pub fn read(
             Ok(()) => {}
             Err(Fault::Stop(Stop::Cancelled)) => return Err(Stop::Cancelled),
             Err(Fault::Invalid(cause, at)) => {
-                let text = format_args!("{file}: {cause}, at byte {at}");
-                model.findings.add(Rule::SidecarInvalid, text);
+                model
+                    .findings
+                    .add(Rule::SidecarInvalid, format_args!("{file}: {cause}, at byte {at}"));
             }
             Err(_) => model.findings.add(Rule::SidecarInvalid, format_args!("{file}")),
         }
@@ -203,8 +205,10 @@ fn take(said: Said, model: &mut Model) {
         let names = [("bfloat16", "BF16"), ("float16", "F16"), ("float32", "F32")];
         let named = names.iter().find(|(known, _)| *known == plain).map(|(_, name)| *name);
         if let Some((named, main)) = named.zip(facts.main_type()).filter(|(a, b)| a != b) {
-            let text = format_args!("config.json says {named}, most of the tensors are {main}");
-            model.findings.add(Rule::SidecarMismatch, text);
+            model.findings.add(
+                Rule::SidecarMismatch,
+                format_args!("config.json says {named}, most of the tensors are {main}"),
+            );
         }
     }
     if said.code {

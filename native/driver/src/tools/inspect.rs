@@ -54,8 +54,7 @@ pub fn run(call: &Call) -> Result<Value, Failure> {
     if let Some(expected) = call.optional_text("sha256")? {
         let found = model.sha256.clone().unwrap_or_default();
         if expected != found {
-            let text = format_args!("it is {found}, not {expected}");
-            model.findings.add(Rule::TrustHash, text);
+            model.findings.add(Rule::TrustHash, format_args!("it is {found}, not {expected}"));
         }
     }
     let budget = call.pool_bytes.unwrap_or_else(crate::models::pool_bytes);

@@ -106,8 +106,9 @@ fn check_tokens(model: &mut Model) {
     };
     for key in ["tokenizer.ggml.scores", "tokenizer.ggml.token_type"] {
         if let Some(found) = count(&model.metadata, key).filter(|found| *found != tokens) {
-            let text = format_args!("{tokens} tokens, {found} of {key}");
-            model.findings.add(Rule::TokenCounts, text);
+            model
+                .findings
+                .add(Rule::TokenCounts, format_args!("{tokens} tokens, {found} of {key}"));
         }
     }
 }

@@ -116,9 +116,10 @@ impl Parser<'_, '_> {
     fn bytes(&mut self, name: &str, kind: TensorType, shape: &[u64], elements: u64) -> Option<u64> {
         let row = shape.first().copied().unwrap_or(1);
         if row % kind.block != 0 {
-            let text =
-                format_args!("{name:?} has rows of {row} in {} of {}", kind.name, kind.block);
-            self.find(Rule::GgufBlocks, text);
+            self.find(
+                Rule::GgufBlocks,
+                format_args!("{name:?} has rows of {row} in {} of {}", kind.name, kind.block),
+            );
         }
         let bytes = u128::from(elements.div_ceil(kind.block)) * u128::from(kind.bytes);
         let padded = bytes.checked_next_multiple_of(self.alignment.into())?;
@@ -133,13 +134,17 @@ impl Parser<'_, '_> {
     fn place(&mut self, name: &str, offset: u64, size: Option<u64>, layout: &mut Layout) {
         let data_bytes_max = self.reader.size();
         if offset > data_bytes_max {
-            let text = format_args!("{name:?} begins at {offset}, the file has {data_bytes_max}");
-            self.find(Rule::GgufOffset, text);
+            self.find(
+                Rule::GgufOffset,
+                format_args!("{name:?} begins at {offset}, the file has {data_bytes_max}"),
+            );
         } else if offset % self.alignment != 0 {
-            let text = format_args!("{name:?} begins at {offset}, the alignment is {}", {
-                self.alignment
-            });
-            self.find(Rule::GgufMisaligned, text);
+            self.find(
+                Rule::GgufMisaligned,
+                format_args!("{name:?} begins at {offset}, the alignment is {}", {
+                    self.alignment
+                }),
+            );
         }
         if let Some(expected) = layout.padded.filter(|expected| *expected != offset) {
             let rule = if offset < expected { Rule::GgufOverlap } else { Rule::GgufGap };
@@ -164,8 +169,10 @@ impl Parser<'_, '_> {
         let start = self.reader.position().next_multiple_of(self.alignment);
         let end = start.saturating_add(layout.furthest);
         if layout.furthest > 0 && end > size {
-            let text = format_args!("the tensors end at byte {end}, the file has {size}");
-            return self.halt(Rule::GgufTruncated, text);
+            return self.halt(
+                Rule::GgufTruncated,
+                format_args!("the tensors end at byte {end}, the file has {size}"),
+            );
         }
         let Some(padded) = layout.padded.map(|padded| start.saturating_add(padded)) else {
             return Ok(());

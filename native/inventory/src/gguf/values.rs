@@ -37,8 +37,10 @@ impl Parser<'_, '_> {
         let kind = self.reader.number(4)?;
         if let Some((_, wanted)) = KNOWN.iter().find(|(known, _)| *known == name) {
             if *wanted != kind {
-                let evidence = format_args!("{name} has value type {kind}, not {wanted}");
-                self.find(Rule::GgufValueMistyped, evidence);
+                self.find(
+                    Rule::GgufValueMistyped,
+                    format_args!("{name} has value type {kind}, not {wanted}"),
+                );
             }
         }
         let value = match kind {
@@ -64,8 +66,7 @@ impl Parser<'_, '_> {
 
     fn scalar(&mut self, name: &str, kind: u64) -> Result<Value, Halt> {
         let Some(&bytes) = usize::try_from(kind).ok().and_then(|kind| VALUE_BYTES.get(kind)) else {
-            let text = format_args!("{name} has value type {kind}");
-            return self.halt(Rule::GgufValueType, text);
+            return self.halt(Rule::GgufValueType, format_args!("{name} has value type {kind}"));
         };
         let bits = self.reader.number(bytes.into())?;
         let whole = |number: i64| match u64::try_from(number) {
@@ -117,8 +118,10 @@ impl Parser<'_, '_> {
             return self.halt(Rule::GgufNestedArray, format_args!("{name} is an array of arrays"));
         }
         let Some(&element) = usize::try_from(kind).ok().and_then(|kind| VALUES.get(kind)) else {
-            let text = format_args!("{name} has elements of value type {kind}");
-            return self.halt(Rule::GgufValueType, text);
+            return self.halt(
+                Rule::GgufValueType,
+                format_args!("{name} has elements of value type {kind}"),
+            );
         };
         let count = self.reader.number(self.long)?;
         let each = match VALUE_BYTES[kind as usize] {
