@@ -27,6 +27,7 @@ use rustix::process::{
 
 use crate::budget::{Budget, Caps, OVERSHOOT_BYTES};
 use crate::spawn::{AttemptName, MARKER, stop_ignoring};
+pub use caps::caps_here;
 use census::{Identity, Process, carries, census};
 pub(crate) use cgroup::Entrances;
 use cgroup::Hierarchy;
