@@ -35,7 +35,8 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped capped-frozen bench valgrind loom mutants mutants-core
-.PHONY: build freeze test-frozen test-board test-reproducible measure-frozen deb image test-carriers test-systemd
+.PHONY: build freeze test-frozen test-board test-reproducible measure-frozen measure-inspect deb image
+.PHONY: test-carriers test-systemd
 .PHONY: lock freeze-lock header clean prerequisites
 
 # What `make freeze` makes for ARCH, and all carriers carry: x86_64, aarch64 or armv7.
@@ -74,7 +75,7 @@ sim: $(BUILT) ## Simulate: SEEDS=N histories of the machine, a twentieth of the 
 chaos: $(BUILT) ## Kill agent, broker and link under 1,000 real tasks; SEED=N, TASKS=N
 	PATH=$$PATH:/usr/sbin $(BIN)/python tests/e2e/chaos.py
 
-fuzz: $(BUILT) ## Feed everything that parses with anything: SECONDS=N; KEEP=1 renews the corpus
+fuzz: $(BUILT) ## Feed everything that parses with anything: SECONDS=N; KEEP=1 renews the corpus; ONLY=models
 	PYTHONPATH=tests/e2e SECONDS=$${SECONDS:-60} $(BIN)/python tests/fuzz.py
 
 duel: $(BUILT) ## Let limpet and a script of sixty lines meet the same seven faults
@@ -131,6 +132,9 @@ test-reproducible: ## Build HEAD twice, in two places and from nothing: the file
 
 measure-frozen: $(BUILT) ## Measure the files in dist/: size, start, memory, smallest cap; needs root
 	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/e2e:tests/frozen $(BIN)/python tests/frozen/measure.py
+
+measure-inspect: $(BUILT) ## Measure inspect: a file of 100 GB, and hashing beside sha256sum
+	PYTHONPATH=tests/e2e:tests/inventory $(BIN)/python tests/inventory/costs.py
 
 build: $(BUILT) ## Build the core and install limpet into .venv, editable
 

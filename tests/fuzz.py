@@ -1,4 +1,5 @@
-"""Feeds everything that parses with anything, for SECONDS: `make fuzz SECONDS=60`.
+"""Feeds everything that parses with anything, for SECONDS: `make fuzz SECONDS=60`; or, with
+ONLY=models, what reads model files.
 
 Decides how the time is shared, what of a search is kept and what it tells. The Rust targets are
 searched by coverage (`native/fuzz`), the Python ones by chance (`tests/test_fuzz.py`). A finding
@@ -47,22 +48,33 @@ class Search(NamedTuple):
 def main() -> int:
     """Search; 1 if anything was found."""
     seconds = int(os.environ.get("SECONDS") or "60")
-    targets = re.findall(r'^    \("(\w+)", ', LIBRARY.read_text(), re.MULTILINE)
-    share = max(1, seconds // (len(targets) + 1))
+    targets, only = _targets(), os.environ.get("ONLY", "")
+    share = max(1, seconds // (len(targets) + (not only)))
     program = _build()
     told: dict[str, Any] = {}
     for target in targets:
         told[target] = _search(program, target, share)._asdict()
         print(f"{target}: {told[target]['executions']} executions", flush=True)
-    told["python"] = _documents(share)._asdict()
-    print(f"python: {told['python']['executions']} executions", flush=True)
+    if not only:
+        told["python"] = _documents(share)._asdict()
+        print(f"python: {told['python']['executions']} executions", flush=True)
     findings = [finding for search in told.values() for finding in search["findings"]]
     if seconds >= WORTH_TELLING_S:
         measured = {"seconds per target": share, "targets": told}
-        results.write("fuzz", f"make fuzz SECONDS={seconds}", measured)
+        name, words = (f"fuzz-{only}", f" ONLY={only}") if only else ("fuzz", "")
+        results.write(name, f"make fuzz SECONDS={seconds}{words}", measured)
     for finding in findings:
         print(f"found: {finding}")
     return 1 if findings else 0
+
+
+def _targets() -> list[str]:
+    """Return the names of the targets: of all modules, or of the one that ONLY names."""
+    module = os.environ.get("ONLY") or r"\w+"
+    found = re.findall(rf'^    \("(\w+)", {module}::', LIBRARY.read_text(), re.MULTILINE)
+    if not found:
+        sys.exit(f"cannot search {module}: it has no targets (nothing is done)")
+    return found
 
 
 def _build() -> Path:

@@ -48,7 +48,7 @@ def test_the_shipped_policy_and_tools_are_right(site: Site) -> None:
     assert rule == {
         "source": "monitor",
         "tools": ["sensor", "journal-tail"],
-        "origin": f"{configs}/policy.toml:11",
+        "origin": f"{configs}/policy.toml:14",
     }
 
 
@@ -63,6 +63,7 @@ def test_the_table_is_plain_json_with_the_agreed_members(site: Site) -> None:
         "loopback",
         "worker",
         "native",
+        "models",
         "allow",
         "tools",
     ]
@@ -95,13 +96,23 @@ def test_hosts_reach_http_and_fetch_and_no_other_tool() -> None:
 
 
 def test_files_bound_each_file_tool_and_default_to_the_tasks_directory() -> None:
-    tools = compile_policy('[files]\nread = "/var/log"').table["tools"]
+    tools = compile_policy('[files]\nread = "/var/log"\ninspect = "/srv"').table["tools"]
     beneath = {
         name: tool["params"]["path"]["beneath"]
         for name, tool in tools.items()
         if "path" in tool["params"]
     }
-    assert beneath == {"read": "/var/log", "inspect": "/var/log", "hash": None, "write": None}
+    others = {"inspect": "/srv", "hash": None, "write": None}
+    assert beneath == {"read": "/var/log", "device": "/var/log", **others}
+
+
+def test_models_are_accepted_as_the_policy_says() -> None:
+    assert compile_policy("").table["models"] == {"accept": "ok", "trusted": None, "keys": None}
+    told = 'accept = "suspect"\ntrusted = "/etc/t"\nkeys = "/etc/k"'
+    models = compile_policy(f"[models]\n{told}").table["models"]
+    assert models == {"accept": "suspect", "trusted": "/etc/t", "keys": "/etc/k"}
+    with pytest.raises(ConfigError, match="makes no sense without trusted"):
+        compile_policy('[models]\nkeys = "/etc/k"')
 
 
 def test_an_untrusted_clock_is_accepted_only_if_policy_says_so() -> None:
@@ -146,6 +157,10 @@ def test_a_python_tool_names_its_file() -> None:
         ),
         ('type = "boolean"\nrequired = false', {"type": "boolean", "required": False}),
         ('type = "path"', {"type": "path", "beneath": None, "required": True}),
+        (
+            'type = "model"\nbeneath = "/srv"',
+            {"type": "model", "beneath": "/srv", "required": True},
+        ),
         (
             'type = "text"\nalphabet = "a-z"\nmaximum_length = 5\ndefault = "x"',
             {
@@ -275,9 +290,7 @@ def test_other_files_in_the_tools_directory_are_left_alone(tmp_path: Path, site:
     (tmp_path / "tools.d").mkdir()
     (tmp_path / "tools.d" / "t.toml~").write_text("not toml")
     loaded = policy.load(str(tmp_path / "policy.toml"), str(tmp_path / "tools.d"), site)
-    assert set(loaded.table["tools"]) == set(
-        builtin_tools([], {"read": None, "write": None, "hash": None})
-    )
+    assert set(loaded.table["tools"]) == set(builtin_tools([], dict.fromkeys(policy.FILES)))
 
 
 def test_without_a_tools_directory_there_are_the_built_in_tools(tmp_path: Path, site: Site) -> None:
@@ -292,7 +305,7 @@ def test_without_a_policy_file_nothing_starts(tmp_path: Path, site: Site) -> Non
 
 
 def test_every_default_of_a_built_in_tool_fits_its_own_parameter() -> None:
-    tools = builtin_tools([], {"read": None, "write": None, "hash": None})
+    tools = builtin_tools([], dict.fromkeys(policy.FILES))
     params = [param for tool in tools.values() for param in tool["params"].values()]
     with_default = [param for param in params if "default" in param]
     assert len(with_default) >= 4
@@ -302,9 +315,9 @@ def test_every_default_of_a_built_in_tool_fits_its_own_parameter() -> None:
 
 def test_every_parameter_of_a_native_tool_is_read_by_its_program() -> None:
     sources = Path(__file__).parents[1] / "native" / "driver" / "src" / "tools"
-    tools = builtin_tools([], {"read": None, "write": None, "hash": None})
+    tools = builtin_tools([], dict.fromkeys(policy.FILES))
     native = {name: tool for name, tool in tools.items() if tool["executor"] == "native"}
-    assert native.keys() == {"http", "fetch", "hash", "read", "write", "inspect"}
+    assert native.keys() == {"http", "fetch", "hash", "read", "write", "device", "inspect"}
     for name, tool in native.items():
         source = (sources / f"{tool['program']}.rs").read_text(encoding="utf-8")
         assert [param for param in tool["params"] if f'"{param}"' not in source] == [], name

@@ -11,7 +11,9 @@ from limpet import program
 
 def test_an_interpreter_is_told_the_package() -> None:
     assert program.words("run") == [sys.executable, "-m", "limpet", "run"]
-    assert program.native()[-1].endswith("/limpet/native/limpet-tool")
+    tool, word = program.native()
+    assert tool.endswith("/limpet/native/limpet-tool") and word == "native"
+    assert program.inspect() == [tool, "inspect"]
     assert program.materials() is None
 
 
@@ -20,6 +22,7 @@ def test_one_file_is_a_program_of_its_own(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(sys, "executable", "/usr/bin/limpet")
     assert program.words("worker", "tool.py") == ["/usr/bin/limpet", "worker", "tool.py"]
     assert program.native() == ["/usr/bin/limpet", "native"]
+    assert program.inspect() == ["/usr/bin/limpet", "inspect"]
 
 
 def test_it_is_started_again_with_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-// The beginning of the single executable: a native tool is entered at once, everything else through
+// The beginning of the single executable: what is Rust alone is entered at once, everything else through
 // PyInstaller's bootloader, which finds the modules below already inside.
 
 #include <Python.h>
@@ -13,8 +13,8 @@
 
 #include "frozen_start.h"
 
-// The Rust core's native tools; returns the exit code.
-int limpet_tool(const char *name);
+// The Rust half's own programs; returns the exit code.
+int limpet_enter(int count, char *const *words);
 // PyInstaller's `main`, compiled under this name.
 int bootloader_main(int argc, char **argv);
 
@@ -80,10 +80,10 @@ static PyObject *load_orjson(void)
 
 int main(int argc, char **argv)
 {
-    if (argc > 1 && strcmp(argv[1], "native") == 0) {
+    if (argc > 1 && (strcmp(argv[1], "native") == 0 || strcmp(argv[1], "inspect") == 0)) {
         // As Rust's own `main` begins: writing to a closed pipe is an error and not the end.
         signal(SIGPIPE, SIG_IGN);
-        return limpet_tool(argc > 2 ? argv[2] : NULL);
+        return limpet_enter(argc - 1, argv + 1);
     }
 
     PyImport_FrozenModules = frozen_start;

@@ -19,22 +19,30 @@ FETCH_BYTES = 256 << 20
 READ_BYTES_MAX = 3072
 OFFSET_MAX = (1 << 63) - 1
 REDIRECTS_MAX = 5
+CONTEXT_MAX = 1 << 30
+SHA256 = {"type": "text", "alphabet": "0-9a-f", "maximum_length": 64, "required": True}
 
 
 def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str, dict[str, Any]]:
     """Return the built-in tools as the policy table has them.
 
     `hosts` is the allow-list of `http` and `fetch`; `beneath` gives the directory of `read`,
-    `write` and `hash`, None being the task's own; `inspect` reads where `read` does.
+    `write`, `hash` and `inspect`, None being the task's own; `device` looks where `read` does.
     """
-    url = _text(PRINTABLE, URL_CHARACTERS_MAX)
-    sha256 = _text("0-9a-f", 64)
     return {
         "sleep": _tool("sleep", {}),
         "publish": _tool("publish", {}),
         "reboot": _tool("reboot", {}, on_interruption="stop"),
         "exec": _tool("exec", {}),
         "shell": _tool("shell", {}),
+        **_web_tools(hosts),
+        **_file_tools(beneath),
+    }
+
+
+def _web_tools(hosts: list[str]) -> dict[str, dict[str, Any]]:
+    url = _text(PRINTABLE, URL_CHARACTERS_MAX)
+    return {
         "http": _native(
             "http",
             {
@@ -52,7 +60,7 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
             "fetch",
             {
                 "url": url,
-                "sha256": sha256,
+                "sha256": SHA256,
                 "to": _path(None),
                 "maximum_bytes": _integer(1, FETCH_BYTES_MAX, FETCH_BYTES),
                 "redirects": _integer(0, REDIRECTS_MAX, 0),
@@ -60,12 +68,17 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
             hosts=hosts,
             heartbeat=True,
         ),
+    }
+
+
+def _file_tools(beneath: dict[str, str | None]) -> dict[str, dict[str, Any]]:
+    return {
         "hash": _native(
             "hash",
             {
                 "path": _path(beneath["hash"]),
                 # What it must be.
-                "sha256": {**sha256, "required": False},
+                "sha256": {**SHA256, "required": False},
             },
         ),
         "read": _native(
@@ -85,7 +98,22 @@ def builtin_tools(hosts: list[str], beneath: dict[str, str | None]) -> dict[str,
             },
         ),
         # The path is whose disk is measured; absent, that of the task's own directory.
-        "inspect": _native("inspect", {"path": {**_path(beneath["read"]), "required": False}}),
+        "device": _native("device", {"path": {**_path(beneath["read"]), "required": False}}),
+        "inspect": _native(
+            "inspect",
+            {
+                "path": _path(beneath["inspect"]),
+                # What it must be.
+                "sha256": {**SHA256, "required": False},
+                # The worst verdict that is a success.
+                "accept": _choice("ok", "suspect", "malformed"),
+                "require_trusted": _flag(),
+                "require_fit": _flag(),
+                # Tokens it is to have; absent, as many as it claims.
+                "context": _integer(1, CONTEXT_MAX),
+            },
+            heartbeat=True,
+        ),
     }
 
 
@@ -127,6 +155,10 @@ def _choice(*choices: str) -> dict[str, Any]:
 
 def _json(required: bool) -> dict[str, Any]:
     return {"type": "json", "maximum_bytes": BODY_BYTES_MAX, "required": required}
+
+
+def _flag() -> dict[str, Any]:
+    return {"type": "boolean", "required": False, "default": False}
 
 
 def _path(beneath: str | None) -> dict[str, Any]:

@@ -1,15 +1,21 @@
 """The first word of the command line: the agent, or one of the commands for people.
 
 The agent must stay small, so `run` is read by hand and nothing else is imported for it; `worker` is
-what the core starts for a tool that is written in Python. All other commands stand in
-`controller/arguments.py`.
+what the core starts for a tool that is written in Python. `inspect` is Rust alone, so this process
+becomes it at once. All other commands stand in `controller/arguments.py`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 
+from limpet import program
 from limpet.errors import EXIT_OK, EXIT_USAGE, EXITS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 CONFIG_FILE = "/etc/limpet/limpet.toml"
 RUN_HELP = f"""\
@@ -30,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _run(words[1:])
     if words[:1] == ["worker"] and len(words) > 1:
         return _work(words[1:])
+    if words[:1] == ["inspect"]:
+        return _inspect(words[1:])
     from limpet.controller.arguments import run_command
 
     return run_command(words)
@@ -67,6 +75,12 @@ def _run(words: list[str]) -> int:
     from limpet.app import run
 
     return run(file)
+
+
+def _inspect(words: list[str]) -> NoReturn:
+    """Become the program that looks at model files; the single executable does so before Python."""
+    command = [*program.inspect(), *words]
+    os.execv(command[0], command)
 
 
 def _work(words: list[str]) -> int:

@@ -126,6 +126,8 @@ KINDS = {
     },
     # Without a directory it is the task's own.
     "path": {"beneath": Field(None, nullable(path))},
+    # A path to a model file that the policy's [models] admits: the core looks at it first.
+    "model": {"beneath": Field(None, nullable(path))},
     "boolean": {},
     "json": {"maximum": Field("4KiB", size(2, JSON_BYTES_MAX), "_bytes")},
 }
@@ -234,7 +236,7 @@ def fits(param: dict[str, Any], value: object) -> None:
         choice(*param["choices"])(value)
     elif kind == "boolean":
         flag(value)
-    elif kind == "path":
+    elif kind in ("path", "model"):
         raise ValueError("is not possible for a path: write it into argv")
     elif kind == "text":
         if len(text(value)) > param["maximum_length"]:

@@ -59,14 +59,19 @@ def _host(value: object) -> str:
     return f"{host.lower()}:{port}"
 
 
-SECTIONS = ("allow", "operator", "hosts", "files", "clock")
+SECTIONS = ("allow", "operator", "hosts", "files", "models", "clock")
 ALLOW = {
     "source": Field(REQUIRED, _source),
     "tools": Field(REQUIRED, listed(_source, TOOLS_MAX)),
 }
 OPERATOR = {"source": Field(REQUIRED, plain_name)}
 HOSTS = {"allow": Field([], listed(_host, HOSTS_MAX))}
-FILES = {kind: Field(None, nullable(path)) for kind in ("read", "write", "hash")}
+FILES = {kind: Field(None, nullable(path)) for kind in ("read", "write", "hash", "inspect")}
+MODELS = {
+    "accept": Field("ok", choice("ok", "suspect")),
+    "trusted": Field(None, nullable(path)),
+    "keys": Field(None, nullable(path)),
+}
 CLOCK = {"untrusted": Field("refuse", choice("refuse", "accept"))}
 
 
@@ -89,6 +94,9 @@ def compile(
     policy.take(root, (), {}, SECTIONS)
     hosts = policy.take(root.get("hosts", {}), ("hosts",), HOSTS)
     files = policy.take(root.get("files", {}), ("files",), FILES)
+    models = policy.take(root.get("models", {}), ("models",), MODELS)
+    if models.get("keys") and not models.get("trusted"):
+        policy.fault(("models", "keys"), "makes no sense without trusted")
     clock = policy.take(root.get("clock", {}), ("clock",), CLOCK)
     declared = builtin_tools(hosts["allow"], files)
     for source in tools:
@@ -105,6 +113,7 @@ def compile(
         "loopback": site.loopback,
         "worker": site.worker,
         "native": site.native,
+        "models": models,
         "allow": allow,
         "tools": declared,
     }

@@ -20,12 +20,22 @@ def native() -> list[str]:
     """Return the command line that starts a native tool, without the tool's name."""
     if FROZEN:
         return words("native")
-    return [os.path.join(os.path.dirname(os.path.abspath(__file__)), "native", "limpet-tool")]
+    return [_tool(), "native"]
+
+
+def inspect() -> list[str]:
+    """Return the command line that starts `inspect`, without its arguments."""
+    return words("inspect") if FROZEN else [_tool(), "inspect"]
 
 
 def again() -> list[str]:
     """Return the command line that this process was started with, by the file's full path."""
     return [sys.executable, *sys.orig_argv[1:]]
+
+
+def _tool() -> str:
+    """Return the path of the program that is Rust alone."""
+    return os.path.join(os.path.dirname(os.path.abspath(__file__)), "native", "limpet-tool")
 
 
 def materials() -> str | None:

@@ -38,6 +38,7 @@ TLS = "valgrind takes what ring's assembly computes for uninitialised"
 SKIPPED = {
     "limpet_driver": {"containment::": PIDFD},
     "limpet-tool": {},
+    "models": {},
     "prepare": {},
     "process_output": {},
     "recording": {},

@@ -88,6 +88,19 @@ def test_a_native_tool_works_without_python(limpet: Limpet, tmp_path: Path) -> N
     assert limpet("native", "nonesuch").returncode == 2
 
 
+def test_a_model_is_inspected_without_python(limpet: Limpet, tmp_path: Path) -> None:
+    """A sound file of GGUF with no key and no tensor; then with a version that nobody knows."""
+    model = tmp_path / "model.gguf"
+    for version, verdict, code in ((3, "ok", 0), (9, "malformed", 2)):
+        model.write_bytes(b"GGUF" + version.to_bytes(4, "little") + bytes(16))
+        done = limpet("inspect", str(model), "--json")
+        assert (json.loads(done.stdout)["verdict"], done.returncode) == (verdict, code)
+    listed = tmp_path / "trusted"
+    listed.write_text("# none\n")
+    gate = ("native", "gate", "--trusted", str(listed), "--model", str(model), "--", "/bin/true")
+    assert limpet(*gate).returncode == 126
+
+
 def test_the_demonstration_says_what_it_lacks(limpet: Limpet) -> None:
     done = limpet("demo")
     assert done.returncode != 0

@@ -6,6 +6,7 @@ use crate::containment::{Containment, Tiers, become_subreaper};
 use crate::host::{Outbound, QUEUE_MAX, Request};
 use crate::memory::{Board, Rows};
 use crate::names;
+use crate::plan::Report;
 use crate::settings::{Containing, Settings};
 use crate::spool::{Spool, clear_directories};
 use crate::store::{Options, Recovered, Store};
@@ -128,7 +129,7 @@ impl Driver {
             })?,
             thread("limpet-journal", move || journal.run(&journal_orders))?,
             thread("limpet-timer", move || {
-                let _ = tell.send(if realtime { timer.raise() } else { Ok(()) });
+                let _ = tell.send(timer.raise(realtime));
                 timer.run(&recordings);
             })?,
         ];
@@ -233,7 +234,7 @@ impl Unstarted {
         opened.known_wall_ms = machine.known_wall_ms();
         let descriptor = |cause| failed("make a descriptor", &cause);
         let owned = |task: limpet_core::message::TaskRef| {
-            let Owner { id, source } = &owners[task.slot as usize];
+            let Owner { id, source, .. } = &owners[task.slot as usize];
             directory_name(source, id)
         };
         let directories = machine.tasks().map(owned).collect();
@@ -324,6 +325,8 @@ fn replay(
 struct PlanOwner {
     id: String,
     source: String,
+    #[serde(default)]
+    report: Report,
 }
 
 fn owner_of(kind: u8, payload: &[u8]) -> Option<Owner> {
@@ -331,8 +334,8 @@ fn owner_of(kind: u8, payload: &[u8]) -> Option<Owner> {
     if !matches!(record, Record::Accepted(_)) {
         return None;
     }
-    let PlanOwner { id, source } = serde_json::from_slice(attached).ok()?;
-    Some(Owner { id, source })
+    let PlanOwner { id, source, report } = serde_json::from_slice(attached).ok()?;
+    Some(Owner { id, source, report, known: false })
 }
 
 /// The stable id of a state directory: random, made once.

@@ -17,8 +17,8 @@ use serde_json::{Map, Value, json};
 use crate::authorise::Gate;
 use crate::expand::TEXT_BYTES_MAX;
 use crate::launch::{Launch, Refusal, Work};
-use crate::parameter::Kind;
-use crate::table::{ARGUMENTS_MAX, Element, Executor, SCRIPT_BYTES_MAX, is_variable};
+use crate::parameter::{Kind, Parameter};
+use crate::table::{ARGUMENTS_MAX, Acceptance, Element, Executor, SCRIPT_BYTES_MAX, is_variable};
 
 /// Bytes of a child's standard input.
 pub const STDIN_BYTES_MAX: usize = 64 * 1024;
@@ -26,6 +26,8 @@ pub const STDIN_BYTES_MAX: usize = 64 * 1024;
 pub const PAYLOAD_BYTES_MAX: usize = 16 * 1024;
 /// Levels of a published topic.
 pub const TOPIC_LEVELS_MAX: usize = 4;
+/// The native tool that is told which models the policy admits.
+const INSPECT: &str = "inspect";
 /// Where a child finds programs, unless its tool says otherwise.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -34,7 +36,7 @@ pub(crate) fn work(gate: &Gate, inputs: Map<String, Value>) -> Result<Work, Refu
     match gate.tool.executor {
         Executor::Process => process(gate, &inputs),
         Executor::Native => native(gate, &inputs),
-        Executor::Python => program(gate, &gate.table.worker, Value::Object(inputs).to_string()),
+        Executor::Python => python(gate, inputs),
         Executor::Exec => exec(gate, &inputs),
         Executor::Shell => shell(gate, &inputs),
         Executor::Sleep => sleep(gate, &inputs),
@@ -70,7 +72,33 @@ fn process(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
         argv.push(text);
     }
     check_arguments(gate, &argv)?;
-    Ok(launch(gate, argv, None, BTreeMap::new()))
+    Ok(launch(gate, guarded(gate, inputs, argv), None, BTreeMap::new()))
+}
+
+/// The argv behind a gate, where it uses models: our own file looks at them in the attempt's
+/// process, within its clocks and limits, and becomes the program if the policy admits them.
+fn guarded(gate: &Gate, inputs: &Map<String, Value>, argv: Vec<String>) -> Vec<String> {
+    let model = |(name, parameter): (&String, &Parameter)| match parameter.kind {
+        Kind::Model { .. } => inputs.get(name).and_then(Value::as_str).map(str::to_owned),
+        _ => None,
+    };
+    let models: Vec<String> = gate.tool.params.iter().filter_map(model).collect();
+    if models.is_empty() {
+        return argv;
+    }
+    let policy = &gate.table.models;
+    let mut whole = gate.table.native.clone();
+    whole.push("gate".into());
+    if policy.accept == Acceptance::Suspect {
+        whole.push("--accept-suspect".into());
+    }
+    for (option, value) in [("--trusted", &policy.trusted), ("--keys", &policy.keys)] {
+        whole.extend(value.iter().flat_map(|value| [option.to_owned(), value.clone()]));
+    }
+    whole.extend(models.into_iter().flat_map(|model| ["--model".to_owned(), model]));
+    whole.push("--".into());
+    whole.extend(argv);
+    whole
 }
 
 /// A tool of ours opens files beneath their directory with the kernel's help, so it is told which.
@@ -78,19 +106,33 @@ fn native(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
     let directory = gate.table.directory(gate.plan);
     let mut beneath = Map::new();
     for (name, parameter) in &gate.tool.params {
-        if let Kind::Path { beneath: root } = &parameter.kind {
+        if let Kind::Path { beneath: root } | Kind::Model { beneath: root } = &parameter.kind {
             let root = root.as_deref().unwrap_or(&directory);
             beneath.insert(name.clone(), root.into());
         }
     }
-    let stdin = json!({"input": inputs, "hosts": gate.tool.hosts, "beneath": beneath});
+    let mut stdin = json!({"input": inputs, "hosts": gate.tool.hosts, "beneath": beneath});
+    if gate.tool.program.as_deref() == Some(INSPECT) {
+        stdin["models"] = json!(gate.table.models);
+        stdin["pool_bytes"] = json!(gate.table.pool_bytes);
+    }
     program(gate, &gate.table.native, stdin.to_string())
+        .map(|(argv, stdin)| launch(gate, argv, Some(stdin), BTreeMap::new()))
 }
 
-fn program(gate: &Gate, prefix: &[String], stdin: String) -> Result<Work, Refusal> {
+fn python(gate: &Gate, inputs: Map<String, Value>) -> Result<Work, Refusal> {
+    let stdin = Value::Object(inputs.clone()).to_string();
+    let (argv, stdin) = program(gate, &gate.table.worker, stdin)?;
+    Ok(launch(gate, guarded(gate, &inputs, argv), Some(stdin), BTreeMap::new()))
+}
+
+fn program(
+    gate: &Gate,
+    prefix: &[String],
+    stdin: String,
+) -> Result<(Vec<String>, Vec<u8>), Refusal> {
     let argv = prefix.iter().chain(&gate.tool.program).cloned().collect();
-    let stdin = check_stdin(gate, stdin)?;
-    Ok(launch(gate, argv, Some(stdin), BTreeMap::new()))
+    Ok((argv, check_stdin(gate, stdin)?))
 }
 
 fn exec(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {

@@ -12,6 +12,7 @@
 //! | the host | [`host`], [`intake`], [`verdict`], [`ffi`], [`guard`] |
 //! | the broker's connection | [`uplink`] |
 //! | the native tools, and how the single executable enters them | [`tools`], [`entry`] |
+//! | model files | [`models`] |
 
 pub mod authorise;
 pub mod budget;
@@ -31,6 +32,7 @@ mod items;
 pub mod launch;
 pub mod manual;
 pub mod memory;
+pub mod models;
 pub mod names;
 pub mod output;
 pub mod parameter;

@@ -39,6 +39,12 @@ pub enum Kind {
         /// Absolute; absent: the task's own directory.
         beneath: Option<String>,
     },
+    /// Likewise, and a model file: the attempt begins with a look at it, and ends there unless the
+    /// policy admits it.
+    Model {
+        /// Absolute; absent: the task's own directory.
+        beneath: Option<String>,
+    },
     /// A whole number, both bounds included.
     Integer {
         /// Smallest value.
@@ -141,7 +147,7 @@ impl Parameter {
     /// `directory` is the task's own: absolute and normalised.
     pub fn admit(&self, value: &Value, directory: &str) -> Result<Value, String> {
         match (&self.kind, value) {
-            (Kind::Path { beneath }, Value::String(text)) => {
+            (Kind::Path { beneath } | Kind::Model { beneath }, Value::String(text)) => {
                 let root = beneath.as_deref().unwrap_or(directory);
                 return path_beneath(text, directory, root).map(Value::String);
             }
@@ -173,7 +179,7 @@ impl Parameter {
 
     fn validate(&self) -> Result<(), String> {
         match &self.kind {
-            Kind::Path { beneath: Some(root) } => {
+            Kind::Path { beneath: Some(root) } | Kind::Model { beneath: Some(root) } => {
                 require(is_normal(root), || {
                     format!("\"beneath\" '{root}' is not absolute and plain")
                 })?;
@@ -192,7 +198,7 @@ impl Parameter {
         require(!self.required, || "a required parameter has a default".into())?;
         // A relative path is judged again at dispatch, when the real directory is known.
         let directory = match &self.kind {
-            Kind::Path { beneath: Some(root) } => root.as_str(),
+            Kind::Path { beneath: Some(root) } | Kind::Model { beneath: Some(root) } => root,
             _ => "/task",
         };
         self.admit(default, directory).map(drop).map_err(|cause| format!("its default {cause}"))
@@ -202,7 +208,9 @@ impl Parameter {
 impl Kind {
     fn title(&self) -> &'static str {
         match self {
-            Kind::Path { .. } | Kind::Choice { .. } | Kind::Text { .. } => "a text",
+            Kind::Path { .. } | Kind::Model { .. } | Kind::Choice { .. } | Kind::Text { .. } => {
+                "a text"
+            }
             Kind::Integer { .. } => "a whole number",
             Kind::Boolean {} => "true or false",
             Kind::Json { .. } => "JSON",

@@ -1,12 +1,14 @@
 //! System calls that rustix does not have: waitid(2) with the fifth argument that libc leaves out,
-//! process_mrelease(2) and kcmp(2); and the numbers of those that are called by number.
+//! process_mrelease(2), kcmp(2), ioprio_set(2) and signal(2); and the numbers of those that are
+//! called by number.
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::process::Pid;
-use std::ffi::c_long;
+use std::ffi::{c_int, c_long};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use number::{KCMP, WAITID};
+use number::{IOPRIO_SET, KCMP, WAITID};
 
 /// Numbers of system calls, for the architectures that limpet is built for.
 #[cfg(target_arch = "x86_64")]
@@ -14,18 +16,21 @@ pub(crate) mod number {
     pub const CLONE: u16 = 56;
     pub const WAITID: u16 = 247;
     pub const KCMP: u16 = 312;
+    pub const IOPRIO_SET: u16 = 251;
 }
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod number {
     pub const CLONE: u16 = 220;
     pub const WAITID: u16 = 95;
     pub const KCMP: u16 = 272;
+    pub const IOPRIO_SET: u16 = 30;
 }
 #[cfg(target_arch = "arm")]
 pub(crate) mod number {
     pub const CLONE: u16 = 120;
     pub const WAITID: u16 = 280;
     pub const KCMP: u16 = 378;
+    pub const IOPRIO_SET: u16 = 314;
 }
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")))]
 compile_error!("cannot call the kernel of this architecture: native/driver/src/syscalls.rs");
@@ -45,6 +50,7 @@ const MOST_RESIDENT: usize = 4;
 // SAFETY: the prototype of libc. Each call made through it is described where it is made.
 unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
+    safe fn signal(number: c_int, disposition: usize) -> usize;
 }
 
 /// Takes the memory of a process that was killed back at once, rather than when it has come to its
@@ -53,6 +59,35 @@ pub fn release_memory(pidfd: BorrowedFd<'_>) {
     let fd = c_long::from(pidfd.as_raw_fd());
     // SAFETY: process_mrelease(pidfd, flags) takes two numbers and touches no memory of ours.
     let _ = unsafe { syscall(PROCESS_MRELEASE.into(), fd, c_long::from(0)) };
+}
+
+/// Reads and writes of this thread give way to everybody else's. Best effort: not every scheduler
+/// of a disk knows classes.
+pub fn become_idle() {
+    const PROCESS: c_long = 1;
+    const CLASS_IDLE: c_long = 3 << 13;
+    let own: c_long = 0;
+    // SAFETY: ioprio_set(which, who, ioprio) takes three numbers and touches no memory of ours.
+    let _ = unsafe { syscall(IOPRIO_SET.into(), PROCESS, own, CLASS_IDLE) };
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on SIGINT and SIGTERM only note that they came: see [`was_interrupted`]. For a program
+/// of one thread that asks often.
+pub fn note_interrupts() {
+    extern "C" fn note(_number: c_int) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    }
+    for number in [rustix::process::Signal::INT, rustix::process::Signal::TERM] {
+        // It only touches an atomic, which a handler may.
+        let _ = signal(number.as_raw(), note as extern "C" fn(c_int) as usize);
+    }
+}
+
+/// Whether SIGINT or SIGTERM has come since [`note_interrupts`].
+pub fn was_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
 }
 
 /// Whether two processes have one memory, as between vfork and exec; `None` where the kernel cannot

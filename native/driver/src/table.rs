@@ -18,6 +18,9 @@
 //!   `["/usr/bin/limpet", "worker"]`.
 //! - `native` (optional): argv before the name of a `native` tool, such as
 //!   `["/usr/bin/limpet-tool"]`.
+//! - `models` (optional): `accept` (`ok` or `suspect`: the worst verdict of a model that a step may
+//!   use), `trusted` (optional: the absolute file with the hashes it must have), `keys` (optional:
+//!   the absolute file with the keys of which one has signed that).
 //!
 //! A rule:
 //!
@@ -48,7 +51,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::expand::TEXT_BYTES_MAX;
 use crate::parameter::{Kind, Parameter, is_normal};
@@ -86,12 +89,38 @@ pub struct Table {
     /// argv before the name of a native tool.
     #[serde(default)]
     pub native: Vec<String>,
+    /// Which model files a step may use.
+    #[serde(default)]
+    pub models: Models,
     /// What all steps may have of memory together: of the device, not of the policy.
     #[serde(skip, default = "unbounded")]
     pub pool_bytes: u64,
     /// A step's memory where neither it nor its tool says; likewise.
     #[serde(skip)]
     pub step_bytes: Option<u64>,
+}
+
+/// Which model files a step may use: what a parameter of type `model` admits.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Models {
+    /// The worst verdict.
+    pub accept: Acceptance,
+    /// The file with the hashes that are trusted; absent: every hash.
+    pub trusted: Option<String>,
+    /// The file with the keys of which one has signed the hashes; absent: they need no signature.
+    pub keys: Option<String>,
+}
+
+/// The worst verdict of a model that is accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Acceptance {
+    /// Nothing speaks against it.
+    #[default]
+    Ok,
+    /// Somebody should look.
+    Suspect,
 }
 
 const fn unbounded() -> u64 {
@@ -215,6 +244,9 @@ impl Table {
                 Executor::Python => Some(("worker", &table.worker)),
                 _ => None,
             };
+            if tool.uses_models() && table.native.is_empty() {
+                return Err(unusable(format!("tool '{name}' needs the table's \"native\"")));
+            }
             tool.complete()
                 .and_then(|()| tool.check(name, prefix))
                 .map_err(|cause| unusable(format!("tool '{name}' of {}: {cause}", tool.origin)))?;
@@ -259,6 +291,9 @@ impl Table {
                 prefix.iter().all(|text| is_argument(text)),
                 "\"worker\" or \"native\" has NUL",
             )?;
+        }
+        for file in [&self.models.trusted, &self.models.keys].into_iter().flatten() {
+            require(is_normal(file), "a file of \"models\" is not absolute and plain")?;
         }
         for rule in &self.allow {
             let named = |name: &String| name == "*" || is_name(name);
@@ -311,6 +346,12 @@ impl Executor {
 }
 
 impl Tool {
+    /// Whether a program of the operator's gets model files, before which a gate must stand.
+    pub(crate) fn uses_models(&self) -> bool {
+        let model = |parameter: &Parameter| matches!(parameter.kind, Kind::Model { .. });
+        self.params.values().any(model)
+    }
+
     /// Adds the executor's own parameters to those that the declaration narrows.
     fn complete(&mut self) -> Result<(), String> {
         let Some(form) = self.executor.form() else {

@@ -1,23 +1,26 @@
 //! Native tools: small programs that limpet brings along, run as children like any other tool.
 //!
-//! A tool reads one JSON document from standard input,
-//! `{"input": {...}, "hosts": [...], "beneath": {...}}`, does its work, and reports one result on
-//! the descriptor that `LIMPET_FD` names. It knows nothing of tasks.
-//! Exit code 0 is success, 1 a failure that its standard error explains, 2 a wrong call.
+//! A tool reads one JSON document from standard input, `{"input": {...}, "hosts": [...], "beneath":
+//! {...}, "models": {...}, "pool_bytes": ...}`, does its work, and reports one result on the
+//! descriptor that `LIMPET_FD` names. It knows nothing of tasks. Exit code 0 is success, 1 a
+//! failure that its standard error explains, 2 a wrong call.
 //!
 //! | What | Where |
 //! | --- | --- |
 //! | files | `hash`, `read`, `write` over `beneath` (which) and `place` (whole or not at all) |
 //! | the network | `http`, `fetch` over `url` (whom), `wire` (bytes) and `exchange` (HTTP) |
 //! | a download that goes on after a cut | `part` |
-//! | the device | `inspect` |
+//! | the device | `device` |
+//! | model files | `inspect`; `gate`, which stands before a program that uses one |
 //! | what is said, and in which form | `report`, `text`, `digest` |
 #![forbid(unsafe_code)]
 
 mod beneath;
+mod device;
 mod digest;
 mod exchange;
 mod fetch;
+pub mod gate;
 mod hash;
 mod http;
 mod inspect;
@@ -30,6 +33,7 @@ mod url;
 mod wire;
 mod write;
 
+use crate::table::Models;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -51,6 +55,12 @@ pub struct Call {
     /// For each path parameter, the directory that it must lie beneath.
     #[serde(default)]
     pub beneath: BTreeMap<String, PathBuf>,
+    /// Which models the policy admits; for `inspect` alone.
+    #[serde(default)]
+    pub models: Models,
+    /// What all steps may have of memory together; likewise.
+    #[serde(default)]
+    pub pool_bytes: Option<u64>,
 }
 
 /// Why a tool did not succeed.
@@ -73,6 +83,7 @@ type Tool = fn(&Call) -> Result<Value, Failure>;
 
 fn find(name: &str) -> Option<Tool> {
     Some(match name {
+        "device" => device::run,
         "fetch" => fetch::run,
         "hash" => hash::run,
         "http" => http::run,
@@ -147,6 +158,11 @@ impl Call {
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(format!("cannot use parameter '{name}': it is not text")),
         }
+    }
+
+    /// Whether a parameter is given and true.
+    pub fn flag(&self, name: &str) -> bool {
+        self.input.get(name) == Some(&Value::Bool(true))
     }
 
     /// A whole number of at least zero; `default` when it is missing.

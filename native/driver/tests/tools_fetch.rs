@@ -195,7 +195,7 @@ fn a_full_disk_keeps_nothing() {
     let (here, content) = (tempdir().unwrap(), content());
     let (port, server) = serve(vec![sends(TAG, content.len(), &content)]);
     let mut command = Command::new("/bin/sh");
-    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" fetch";
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" native fetch";
     command.args(["-c", script, env!("CARGO_BIN_EXE_limpet-tool")]);
     let error = run_as(&mut command, here.path(), &call(port, &sum(&content))).failed();
     assert!(error.contains("File too large"), "{error}");

@@ -84,7 +84,7 @@ fn write_on_a_full_disk_changes_nothing() {
     fs::write(here.path().join("f"), "old").unwrap();
     let mut command = Command::new("/bin/sh");
     // A limit of 8 blocks of 512 bytes; ignored, its signal becomes an error.
-    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" write";
+    let script = "trap '' XFSZ; ulimit -f 8; exec \"$0\" native write";
     command.args(["-c", script, env!("CARGO_BIN_EXE_limpet-tool")]);
     let call = json!({"input": {"path": "f", "data": "x".repeat(20_000)}});
     let error = run_as(&mut command, here.path(), &call).failed();
@@ -105,7 +105,7 @@ fn nothing_leads_out_of_its_directory() {
     let beyond = format!("../{}/secret", outside.path().file_name().unwrap().to_str().unwrap());
     let through = format!("up/{}", &beyond[3..]);
     for path in ["directory/secret", "file", &beyond, &through, secret.to_str().unwrap()] {
-        for tool in ["hash", "read", "inspect", "write"] {
+        for tool in ["hash", "read", "device", "inspect", "write"] {
             // To write to a link is to replace it, which changes nothing behind it.
             if tool == "write" && path == "file" {
                 continue;
@@ -148,15 +148,15 @@ fn only_regular_files_are_read() {
 
 /// Every device knows its kernel, its memory and the room on its disk.
 #[test]
-fn inspect_tells_about_the_device() {
+fn device_tells_about_the_device() {
     let here = tempdir().unwrap();
-    let facts = run(here.path(), "inspect", &json!({"input": {}})).succeeded();
+    let facts = run(here.path(), "device", &json!({"input": {}})).succeeded();
     assert!(facts["kernel"].is_string() && facts["uptime_s"].is_u64(), "{facts}");
     for part in ["memory", "disk"] {
         let bytes = |which: &str| facts[part][which].as_u64().unwrap();
         assert!(bytes("available_bytes") <= bytes("total_bytes"), "{facts}");
     }
-    let error = run(here.path(), "inspect", &json!({"input": {"path": "none"}})).failed();
+    let error = run(here.path(), "device", &json!({"input": {"path": "none"}})).failed();
     assert!(error.contains("No such file"), "{error}");
 }
 

@@ -207,7 +207,7 @@ fn https_proves_who_answers_and_that_it_is_whole() {
     let ask = |name: &str, identity: &Arc<ServerConfig>, properly: bool| {
         let (port, server) = serve_tls(identity.clone(), properly);
         let mut command = Command::new(env!("CARGO_BIN_EXE_limpet-tool"));
-        command.arg("http").env("SSL_CERT_FILE", here.path().join("known.pem"));
+        command.args(["native", "http"]).env("SSL_CERT_FILE", here.path().join("known.pem"));
         let input = json!({"url": format!("https://{name}:{port}/")});
         let call = json!({"input": input, "hosts": ["localhost:*", "127.0.0.1:*"]});
         let ended = run_as(&mut command, here.path(), &call);

@@ -7,6 +7,7 @@
 mod bytes;
 mod journal;
 mod machine;
+mod models;
 mod steps;
 mod stream;
 
@@ -14,7 +15,7 @@ mod stream;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 11] = [
     ("guard", stream::guard),
     ("frame", stream::frame),
     ("report", stream::report),
@@ -23,4 +24,7 @@ pub const TARGETS: [Target; 8] = [
     ("machine", machine::inputs),
     ("replay", machine::records),
     ("journal", journal::damaged),
+    ("gguf", models::gguf),
+    ("safetensors", models::safetensors),
+    ("bill", models::bill),
 ];

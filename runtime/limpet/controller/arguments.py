@@ -35,7 +35,7 @@ an edge agent runtime: multi-step tasks over MQTT, under hard deadlines, survivi
 
 on the device     run, status, tasks, record, explain, logs, doctor, selftest, init,
                     config check, policy show, journal show, replay
-on this machine   try, task check, demo
+on this machine   try, task check, demo, inspect (model files)
 for the fleet     submit, retry, cancel, watch, top, devices; all but devices with --local as
                     well: over the agent's own socket, though no broker can be reached
 
@@ -46,6 +46,15 @@ first steps:
   limpet submit task.json -d kitchen --wait
 """
 EXITS = "exit codes:\n" + "\n".join(f"  {code:>3}  {text}" for code, text in errors.EXITS.items())
+
+
+INSPECT_FLAGS = (
+    "--json", "--no-hash", "--tensors", "--absolute", "--require-trusted", "--idle", "--rules",
+)  # fmt: skip
+INSPECT_OPTIONS = (
+    "--output", "--trusted", "--keys", "--context", "--memory", "--hf-title", "--hf-app-file",
+    "--hf-app-port", "--hf-short-description",
+)  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -275,10 +284,26 @@ def _add_checks(commands: argparse._SubParsersAction[_Parser]) -> None:
     logs.add_argument("--stream", choices=("stdout", "stderr"), help="only this one")
     for parser in (show, doctor, status, tasks, record, explain, logs):
         parser.add_argument("--config", default=CONFIG_FILE, metavar="FILE")
+    _add_inspect(commands)
     version = _add(commands, "version", _version, "print the version", "limpet version --sbom")
     version.add_argument(
         "--sbom", action="store_true", help="the bill of materials of this file (CycloneDX 1.6)"
     )
+
+
+def _add_inspect(commands: argparse._SubParsersAction[_Parser]) -> None:
+    """Spell `inspect` for help and completion; what reads its words is Rust (`cli._inspect`)."""
+    parser = commands.add_parser(
+        "inspect", help="what model files are, whether they are sound, trusted and fit this device"
+    )
+    parser.add_argument("path", nargs="+", metavar="PATH")
+    formats = ("table", "json", "cyclonedx", "spdx", "spdx-json", "hf-readme")
+    parser.add_argument("--format", choices=formats)
+    for flag in INSPECT_FLAGS:
+        parser.add_argument(flag, action="store_true")
+    for option in INSPECT_OPTIONS:
+        parser.add_argument(option)
+    parser.add_argument("--hf-sdk", choices=("gradio", "docker", "static"))
 
 
 def _seconds(text: str) -> float:

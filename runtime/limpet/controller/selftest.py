@@ -156,14 +156,14 @@ def _native_tools(bench: Bench) -> str:
         {"name": "write", "tool": "write", "input": {"path": "file", "data": TEXT}},
         {"name": "hash", "tool": "hash", "input": {"path": path}},
         {"name": "read", "tool": "read", "input": {"path": path}},
-        {"name": "inspect", "tool": "inspect", "input": {}},
+        {"name": "device", "tool": "device", "input": {}},
     )
     for step in steps:
         _expect(step, "succeeded")
     write, digest, *_ = steps
     if write["result"]["sha256"] != digest["result"]["sha256"]:
         raise Unproven("what was read is not what was written")
-    return "write, hash, read and inspect ran"
+    return "write, hash, read and device ran"
 
 
 def _python_tools(bench: Bench) -> str:

@@ -7,6 +7,14 @@ use std::path::Path;
 /// Files in which a group's cap stands: of version 2, and of version 1.
 const FILES: [&str; 2] = ["memory.max", "memory.limit_in_bytes"];
 
+/// How much memory the kernel lets this process have where it is: nothing is made, nobody is moved.
+#[must_use]
+pub fn caps_here() -> Caps {
+    // Of version 2, else of version 1.
+    let group = ["", "memory"].into_iter().find_map(super::cgroup::own_group);
+    read(group.as_deref(), None)
+}
+
 /// The caps of the agent, whose own group is `agent`, and of groups made in `steps`. `None` where
 /// no group counts memory.
 pub(super) fn read(agent: Option<&Path>, steps: Option<&Path>) -> Caps {

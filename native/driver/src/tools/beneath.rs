@@ -64,11 +64,39 @@ fn walk(mut place: OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno
 /// # Errors
 /// Those of the system; `InvalidInput` when it is no regular file or leads out of its directory.
 pub fn file(call: &Call, parameter: &str) -> io::Result<File> {
-    let found = entry(call, parameter)?;
-    if FileType::from_raw_mode(fstat(&found)?.st_mode) != FileType::RegularFile {
+    regular(&entry(call, parameter)?)
+}
+
+fn regular(found: &OwnedFd) -> io::Result<File> {
+    if FileType::from_raw_mode(fstat(found)?.st_mode) != FileType::RegularFile {
         return Err(invalid("it is no regular file"));
     }
     File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+}
+
+/// The files beside the one that a path parameter names, each opened like that.
+pub struct Neighbours(Way);
+
+impl Neighbours {
+    /// Of a path parameter; its own name besides.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it names no file.
+    pub fn of(call: &Call, parameter: &str) -> io::Result<(Neighbours, String)> {
+        let way = Way::of(call, parameter)?;
+        let name = way.relative.file_name().and_then(|name| name.to_str());
+        let name = name.ok_or_else(|| invalid("it names no file"))?.to_owned();
+        Ok((Neighbours(way), name))
+    }
+
+    /// Opens the regular file of a single name for reading.
+    ///
+    /// # Errors
+    /// As for [`file`].
+    pub fn open(&self, name: &str) -> io::Result<File> {
+        let path = self.0.relative.with_file_name(name);
+        regular(&self.0.open(&path, OFlags::PATH)?)
+    }
 }
 
 /// Finds what a path parameter names, of whatever type, without opening it for reading.

@@ -1,146 +1,165 @@
-//! `inspect`: facts about the device. What it does not tell of itself is left out.
+//! `inspect`: whether a model file is sound, trusted and fit, before anything uses it.
 
-use super::{Call, Failure, beneath};
-use rustix::fs::{StatVfs, fstatvfs, statvfs};
-use rustix::system::uname;
-use serde_json::{Map, Value, json};
-use std::fs::File;
-use std::io::Read;
+use super::beneath::Neighbours;
+use super::report::Progress;
+use super::{Call, Failure};
+use crate::models::{places::Opened, trusted};
+use limpet_inventory::Inspector;
+use limpet_inventory::fit::{Fit, Fits, estimate};
+use limpet_inventory::model::Model;
+use limpet_inventory::rules::{Rule, Verdict};
+use limpet_inventory::source::{Folder, Source, Watch};
+use serde_json::{Value, json};
+use std::cell::{Cell, RefCell};
+use std::io;
 use std::path::Path;
 
-/// Bytes read of any one file of the system.
-const FILE_BYTES_MAX: u64 = 4096;
-/// Characters kept of a name.
-const NAME_CHARACTERS_MAX: usize = 64;
-/// Sensors looked at; a large board has a dozen.
-const ZONES_MAX: usize = 16;
+/// Findings in a result, the worst first; a result has 4 KiB.
+const FINDINGS_MAX: usize = 8;
+const EVIDENCE_BYTES_MAX: usize = 96;
+const TEXT_BYTES_MAX: usize = 96;
 
-/// Input `path` (optional: whose file system is measured; else the working directory's); result
-/// `{"model", "kernel", "machine", "memory": {"total_bytes", "available_bytes"}, "uptime_s",
-/// "load": [1, 5 and 15 minutes], "disk": {"total_bytes", "available_bytes"},
-/// "temperatures": {SENSOR: degrees Celsius}}`.
+/// Input `path`, `sha256` (optional: what it must be), `accept` (the worst verdict that is a
+/// success: `ok`, `suspect` or `malformed`; default `ok`), `require_trusted` and `require_fit`
+/// (default false), `context` (optional: tokens it is to have); result `{"verdict", "sha256",
+/// "bytes", "format", "name", "architecture", "parameters", "quantization", "context_length",
+/// "license", "trusted", "findings": [{"rule", "severity", "evidence"}], "findings_count", "fit":
+/// {...}}`.
 ///
 /// # Errors
-/// A sentence, when the path cannot be looked at.
+/// A sentence that names the file; where the model is not accepted, the result besides.
 pub fn run(call: &Call) -> Result<Value, Failure> {
-    let disk = match call.optional_text("path")? {
-        None => statvfs(".").ok(),
-        Some(path) => {
-            let failed = |cause: std::io::Error| format!("cannot inspect {path}: {cause}");
-            let entry = beneath::entry(call, "path").map_err(failed)?;
-            Some(fstatvfs(&entry).map_err(|cause| failed(cause.into()))?)
+    let path = call.text("path")?;
+    let failed = |cause: String| format!("cannot inspect {path}: {cause}");
+    let required = call.flag("require_trusted");
+    let list = match &call.models.trusted {
+        Some(file) => {
+            Some(trusted::read(Path::new(file), call.models.keys.as_deref().map(Path::new))?)
         }
+        None if required => return Err(failed("the policy has no trusted models".into()).into()),
+        None => None,
     };
-    let mut facts = facts(Path::new("/"));
-    facts.extend(disk.map(|found| ("disk".into(), room(&found))));
-    Ok(Value::Object(facts))
+    let neighbours = Neighbours::of(call, "path");
+    let (beside, name) = neighbours.map_err(|cause| failed(cause.to_string()))?;
+    let waiting = Waiting { progress: RefCell::new(Progress::open()), bytes: Cell::new(0) };
+    let inspector = Inspector::new(true, &waiting);
+    let model = inspector.model(&Beside(beside), &name, path, &mut |_| ());
+    let mut model = model.map_err(|failure| match failure {
+        limpet_inventory::Failure::Unreadable(text) => text,
+        limpet_inventory::Failure::Cancelled => failed("interrupted".into()),
+    })?;
+    if let Some(list) = &list {
+        list.judge(&mut model, required);
+    }
+    if let Some(expected) = call.optional_text("sha256")? {
+        let found = model.sha256.clone().unwrap_or_default();
+        if expected != found {
+            model.findings.add(Rule::TrustHash, format_args!("it is {found}, not {expected}"));
+        }
+    }
+    let budget = call.pool_bytes.unwrap_or_else(crate::models::pool_bytes);
+    let context = call.integer("context", 0)?;
+    let context = Some(context).filter(|context| *context > 0);
+    let fit = estimate(&model.facts, context, budget);
+    let result = result(&model, &fit);
+    let accepted = match call.optional_text("accept")? {
+        Some("malformed") => Verdict::Malformed,
+        Some("suspect") => Verdict::Suspect,
+        _ => Verdict::Ok,
+    };
+    if model.verdict() <= accepted {
+        if call.flag("require_fit") && fit.fits != Fits::Yes {
+            let (need, budget) = (fit.need, fit.budget);
+            let text = format!("cannot accept {path}: it needs {need} bytes of {budget}");
+            return Err(Failure { text, result: Some(result) });
+        }
+        return Ok(result);
+    }
+    let worst = worst(&model)
+        .first()
+        .map(|finding| format!(", {}: {}", finding.rule.id(), finding.evidence));
+    let verdict = model.verdict().word();
+    let text = format!("cannot accept {path}: it is {verdict}{}", worst.unwrap_or_default());
+    Err(Failure { text: plain(&text, 400), result: Some(result) })
 }
 
-fn room(found: &StatVfs) -> Value {
-    let total = found.f_blocks.saturating_mul(found.f_frsize);
+fn worst(model: &Model) -> Vec<&limpet_inventory::rules::Finding> {
+    let mut findings: Vec<_> = model.findings.iter().collect();
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.rule.severity()));
+    findings
+}
+
+fn result(model: &Model, fit: &Fit) -> Value {
+    let facts = &model.facts;
+    let text = |text: &Option<String>| text.as_ref().map(|text| plain(text, TEXT_BYTES_MAX));
+    let findings = worst(model).into_iter().take(FINDINGS_MAX).map(|finding| {
+        json!({
+            "rule": finding.rule.id(),
+            "severity": finding.rule.severity().word(),
+            "evidence": plain(&finding.evidence, EVIDENCE_BYTES_MAX),
+        })
+    });
+    let mut told = json!({
+        "verdict": fit.fits.word(),
+        "context_length": fit.context,
+        "need_bytes": fit.need,
+        "budget_bytes": fit.budget,
+    });
+    if let Fits::Smaller(tokens) = fit.fits {
+        told["context_length_that_fits"] = json!(tokens);
+    }
     json!({
-        "total_bytes": total,
-        "available_bytes": found.f_bavail.saturating_mul(found.f_frsize),
+        "verdict": model.verdict().word(),
+        "sha256": model.sha256,
+        "bytes": model.bytes,
+        "format": model.format.word(),
+        "name": text(&facts.name),
+        "architecture": text(&facts.architecture),
+        "parameters": facts.parameters,
+        "quantization": text(&facts.quantization),
+        "context_length": facts.context_length,
+        "license": text(&facts.license),
+        "trusted": model.trusted,
+        "findings": findings.collect::<Vec<_>>(),
+        "findings_count": model.findings.len(),
+        "fit": told,
     })
 }
 
-/// What the system's files beneath `root` and the kernel itself tell.
-fn facts(root: &Path) -> Map<String, Value> {
-    let system = uname();
-    let facts = [
-        ("model", file(root, "proc/device-tree/model").map(|model| json!(name(&model)))),
-        ("kernel", Some(json!(name(&system.release().to_string_lossy())))),
-        ("machine", Some(json!(name(&system.machine().to_string_lossy())))),
-        ("memory", file(root, "proc/meminfo").and_then(|text| memory(&text))),
-        ("uptime_s", file(root, "proc/uptime").and_then(|text| uptime(&text))),
-        ("load", file(root, "proc/loadavg").and_then(|text| load(&text))),
-        ("temperatures", temperatures(root)),
-    ];
-    let known = facts.into_iter().filter_map(|(key, fact)| Some((key.to_owned(), fact?)));
-    known.collect()
-}
-
-fn file(root: &Path, path: impl AsRef<Path>) -> Option<String> {
-    let mut text = Vec::new();
-    File::open(root.join(path)).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
-    Some(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// The device tree ends its texts with NUL.
-fn name(text: &str) -> String {
-    let plain = text.trim_matches(|character: char| character == '\0' || character.is_whitespace());
-    plain.chars().filter(|character| !character.is_control()).take(NAME_CHARACTERS_MAX).collect()
-}
-
-fn memory(text: &str) -> Option<Value> {
-    let bytes = |key: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
-    };
-    Some(json!({"total_bytes": bytes("MemTotal")?, "available_bytes": bytes("MemAvailable")?}))
-}
-
-fn uptime(text: &str) -> Option<Value> {
-    let seconds: u64 = text.split('.').next()?.parse().ok()?;
-    Some(json!(seconds))
-}
-
-fn load(text: &str) -> Option<Value> {
-    let numbers: Vec<f64> = text.split(' ').take(3).map_while(|word| word.parse().ok()).collect();
-    (numbers.len() == 3).then(|| json!(numbers))
-}
-
-fn temperatures(root: &Path) -> Option<Value> {
-    let mut sensors = Map::new();
-    for zone in 0..ZONES_MAX {
-        let folder = format!("sys/class/thermal/thermal_zone{zone}");
-        let read = |member: &str| file(root, format!("{folder}/{member}"));
-        let Some(Ok(milli)) = read("temp").map(|text| text.trim().parse::<i32>()) else {
-            continue;
-        };
-        let sensor = read("type").map_or_else(|| format!("zone{zone}"), |text| name(&text));
-        sensors.insert(sensor, json!(f64::from(milli) / 1000.0));
+/// A text of a file in a result: no control characters, and no more bytes than there is room for.
+fn plain(text: &str, bytes_max: usize) -> String {
+    let mut plain = String::new();
+    for sign in text.chars().filter(|sign| !sign.is_control()) {
+        if plain.len() + sign.len_utf8() > bytes_max {
+            break;
+        }
+        plain.push(sign);
     }
-    (!sensors.is_empty()).then_some(Value::Object(sensors))
+    plain
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
+/// The folder that holds the model.
+struct Beside(Neighbours);
 
-    /// A board tells everything; what is malformed is left out and hides nothing else.
-    #[test]
-    fn the_systems_files_become_facts() {
-        let root = tempfile::tempdir().unwrap();
-        let write = |path: &str, text: &str| {
-            let path = root.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text).unwrap();
-        };
-        write("proc/device-tree/model", "Raspberry Pi 4 Model B Rev 1.4\0");
-        write("proc/meminfo", "MemTotal:       1000 kB\nMemFree: 5 kB\nMemAvailable:    500 kB\n");
-        write("proc/uptime", "86400.12 1.00\n");
-        write("proc/loadavg", "0.50 0.25 0.10 1/100 4242\n");
-        write("sys/class/thermal/thermal_zone0/type", "cpu-thermal\n");
-        write("sys/class/thermal/thermal_zone0/temp", "48250\n");
-        write("sys/class/thermal/thermal_zone1/temp", "not a number\n");
-        let mut found = facts(root.path());
-        assert_eq!(found["model"], "Raspberry Pi 4 Model B Rev 1.4");
-        assert_eq!(found["memory"], json!({"total_bytes": 1_024_000, "available_bytes": 512_000}));
-        assert_eq!(found["uptime_s"], 86_400);
-        assert_eq!(found["load"], json!([0.5, 0.25, 0.1]));
-        assert_eq!(found["temperatures"], json!({"cpu-thermal": 48.25}));
-        write("proc/uptime", "soon");
-        found = facts(root.path());
-        assert!(!found.contains_key("uptime_s") && found.contains_key("load"));
+impl Folder for Beside {
+    fn open(&self, name: &str) -> io::Result<Option<Box<dyn Source>>> {
+        match self.0.open(name) {
+            Ok(file) => Ok(Some(Box::new(Opened::new(file)?))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
+}
 
-    /// Without any of the files only the kernel is known, and that is no failure.
-    #[test]
-    fn a_device_may_tell_nothing() {
-        let root = tempfile::tempdir().unwrap();
-        let keys: Vec<String> = facts(root.path()).keys().cloned().collect();
-        assert_eq!(keys, ["kernel", "machine"]);
+/// Says how far it has come on descriptor 3, which is the heartbeat as well.
+pub(super) struct Waiting {
+    pub(super) progress: RefCell<Progress>,
+    pub(super) bytes: Cell<u64>,
+}
+
+impl Watch for Waiting {
+    fn hashed(&self, bytes: u64) {
+        self.bytes.set(self.bytes.get() + bytes);
+        self.progress.borrow_mut().tell(self.bytes.get(), None);
     }
 }

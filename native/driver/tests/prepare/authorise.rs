@@ -112,6 +112,35 @@ fn tools_of_ours_read_their_input() {
     assert_eq!(json_of(python.stdin), json!({"goal": [1]}));
 }
 
+/// A program that uses models stands behind a gate that knows what the policy admits; a path is
+/// judged as any other.
+#[test]
+fn a_gate_stands_before_who_uses_models() {
+    let gate = ["/usr/bin/limpet-tool", "gate"];
+    let chat = launched(&policy(), step("s", "chat", json!({"model": "/srv/m.gguf"})));
+    let program = ["/usr/bin/llama-cli", "-m", "/srv/m.gguf"];
+    assert_eq!(chat.argv, [&gate[..], &["--model", "/srv/m.gguf", "--"], &program].concat());
+    let mut policy = policy();
+    set(
+        &mut policy,
+        "/models",
+        json!({"accept": "suspect", "trusted": "/etc/t", "keys": "/etc/k"}),
+    );
+    let input = json!({"model": "/srv/m.gguf", "draft": "d.gguf"});
+    let chat = launched(&policy, step("s", "chat", input));
+    let options = ["--accept-suspect", "--trusted", "/etc/t", "--keys", "/etc/k"];
+    let draft = "/var/lib/limpet/tasks/ops.app-1/d.gguf";
+    let models = ["--model", draft, "--model", "/srv/m.gguf", "--"];
+    assert_eq!(chat.argv, [&gate[..], &options, &models, &program, &[draft]].concat());
+    let embed = launched(&policy, step("s", "embed", json!({"model": "/srv/m.gguf"})));
+    let worker = ["/usr/bin/limpet", "worker", "/etc/limpet/tools/embed.py"];
+    let model = ["--model", "/srv/m.gguf", "--"];
+    assert_eq!(embed.argv, [&gate[..], &options, &model, &worker].concat());
+    assert_eq!(embed.stdin.as_deref(), Some(&br#"{"model":"/srv/m.gguf"}"#[..]));
+    let refused = run(&policy, step("s", "chat", json!({"model": "/etc/passwd"})));
+    assert_eq!(refused.expect_err("outside").code, "parameter_invalid");
+}
+
 /// `exec` and `shell` take what the task says, where policy names them.
 #[test]
 fn raw_tools_take_the_tasks_words() {

@@ -94,6 +94,12 @@ pub fn policy() -> Value {
             "journal-tail": declared("process", json!({
                 "argv": ["/usr/bin/journalctl", "-u", {"param": "unit"}, {"param": "lines"}],
                 "params": {"unit": unit, "lines": {"type": "integer", "minimum": -9}}})),
+            "chat": declared("process", json!({
+                "argv": ["/usr/bin/llama-cli", "-m", {"param": "model"}, {"param": "draft"}],
+                "params": {"model": {"type": "model", "beneath": "/srv", "required": true},
+                           "draft": {"type": "model"}}})),
+            "embed": declared("python", json!({"program": "/etc/limpet/tools/embed.py",
+                "params": {"model": {"type": "model", "beneath": "/srv", "required": true}}})),
             "plan": declared("python", json!({"program": "/etc/limpet/tools/plan.py",
                 "params": {"goal": {"type": "json", "maximum_bytes": 100}}})),
             "sleep": tool("sleep"), "publish": tool("publish"), "reboot": tool("reboot"),

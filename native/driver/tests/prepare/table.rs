@@ -18,6 +18,10 @@ fn senseless_tables_are_refused() {
         ("/native", json!(["/usr/bin/limpet-tool", "\0"])),
         ("/worker", json!([])),
         ("/native", json!([])),
+        ("/models", json!({"accept": "malformed"})),
+        ("/models", json!({"trusted": "trusted"})),
+        ("/models", json!({"keys": "/etc/../keys"})),
+        ("/models", json!({"more": 1})),
         ("/allow/0/source", json!("a b")),
         ("/allow/0/tools", json!(["a b"])),
         ("/allow/0/more", json!(1)),
@@ -60,6 +64,22 @@ fn senseless_tables_are_refused() {
         let error = Table::parse(&bytes(&whole)).expect_err("unusable");
         assert!(error.starts_with("cannot use policy table: "), "{pointer} = {value}: {error}");
     }
+}
+
+/// Who uses models needs the gate, which is a native tool.
+#[test]
+fn models_need_a_gate() {
+    let mut whole = policy();
+    for name in ["fetch", "http"] {
+        whole["tools"].as_object_mut().expect("an object").remove(name);
+    }
+    set(&mut whole, "/native", json!([]));
+    let error = Table::parse(&bytes(&whole)).expect_err("unusable");
+    assert!(error.contains("needs the table's \"native\""), "{error}");
+    for name in ["chat", "embed"] {
+        whole["tools"].as_object_mut().expect("an object").remove(name);
+    }
+    Table::parse(&bytes(&whole)).expect("nobody needs it");
 }
 
 /// A fault in a tool is told with the place of its declaration.

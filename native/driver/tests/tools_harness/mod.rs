@@ -36,7 +36,7 @@ impl Ended {
 
 /// Runs a tool in `directory`.
 pub fn run(directory: &Path, tool: &str, call: &Value) -> Ended {
-    run_as(Command::new(env!("CARGO_BIN_EXE_limpet-tool")).arg(tool), directory, call)
+    run_as(Command::new(env!("CARGO_BIN_EXE_limpet-tool")).args(["native", tool]), directory, call)
 }
 
 /// Runs a tool with a command of its own.
