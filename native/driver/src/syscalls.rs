@@ -87,13 +87,15 @@ pub fn note_interrupts() {
     }
 }
 
-/// Becomes the program that `words` name, with our environment and signals as a program expects them;
-/// returns only the cause why not. The standard library's way would bring all that starts processes.
+/// Becomes the program that `words` name, with our environment and signals as a program expects
+/// them; returns only the cause why not. The standard library's way would bring all that starts
+/// processes.
 pub fn become_program(words: &[CString]) -> io::Error {
     crate::spawn::stop_ignoring(rustix::process::Signal::PIPE);
     let mut argv: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).collect();
     argv.push(ptr::null());
-    // SAFETY: execv(path, argv) reads texts that end with NUL, and a list of them that ends with null.
+    // SAFETY: execv(path, argv) reads texts that end with NUL, and a list of them that ends with
+    // null.
     unsafe { execv(argv[0], argv.as_ptr()) };
     io::Error::last_os_error()
 }
