@@ -35,7 +35,8 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped capped-frozen bench valgrind loom mutants mutants-core
-.PHONY: build freeze test-frozen test-reproducible measure-frozen measure-inspect deb image test-carriers test-systemd
+.PHONY: build freeze test-frozen test-board test-reproducible measure-frozen measure-inspect deb image
+.PHONY: test-carriers test-systemd
 .PHONY: lock freeze-lock header clean prerequisites
 
 # What `make freeze` makes for ARCH, and all carriers carry: x86_64, aarch64 or armv7.
@@ -120,8 +121,11 @@ freeze: ## Build dist/limpet-ARCH, the single executable; ARCH=x86_64 (as it is)
 	packaging/freeze/freeze $(ARCH)
 	packaging/verify dist/limpet-$(ARCH)
 
-test-frozen: $(BUILT) freeze ## Build the single executable and test it; ARCH=
-	LIMPET_FROZEN=dist/limpet-$(ARCH) $(BIN)/pytest tests/frozen
+test-frozen: $(BUILT) freeze ## Build the single executable and test it, emulated if foreign; ARCH=
+	PYTHONPATH=tests/e2e $(BIN)/python tests/frozen/prove.py dist/limpet-$(ARCH)
+
+test-board: $(BUILT) $(FROZEN) ## Boot the file on an emulated board; root; ARCH=aarch64, armv7
+	PYTHONPATH=tests/e2e:tests/vm $(BIN)/python tests/vm/board.py $(FROZEN)
 
 test-reproducible: ## Build HEAD twice, in two places and from nothing: the files must be the same
 	packaging/freeze/twice $(ARCH)

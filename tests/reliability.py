@@ -206,6 +206,31 @@ def frozen(told: Measured) -> str:
     )
 
 
+def foreign(told: Measured) -> str:
+    """Say what a file for another processor is, and what was seen of it under emulation."""
+    verified = told["verified"]
+    unseen = "; ".join(
+        f"`{test}` ({reason})" for test, reason in told["not seen under emulation"].items()
+    )
+    return (
+        f"{told['bytes']} bytes, {verified['version']}, {verified['C library']}, self-test "
+        f"{verified['self-test']}, {len(told['passed'])} tests passed, by {told['emulated by']}; "
+        f"not seen so: {unseen}"
+    )
+
+
+def board(told: Measured) -> str:
+    """Say what a file has done on an emulated board."""
+    saw = told["saw"]
+    checks = told["checks"].values()
+    return (
+        f"`{told['board']}`, Linux {saw['kernel']}, {saw['machine']}: {len(checks)} checks, "
+        f"{told['failed']} failed; connected by TLS it has PSS {saw['pss KiB'] / 1024:.1f} MiB, "
+        f"RSS {saw['rss KiB'] / 1024:.1f}; the smallest cap in which it connects so: "
+        f"{saw['smallest cap MiB']} MiB"
+    )
+
+
 def sampled(told: Measured) -> str:
     """Say how far limits were passed, and what looking costs."""
     mib = 1 << 20
@@ -374,6 +399,25 @@ PROOFS = [
         "`make measure-frozen`: `tests/frozen/measure.py`",
         "frozen",
         frozen,
+    ),
+    *(
+        Proof(
+            f"The single executable for {arch} does what that for x86-64 does",
+            f"`make test-frozen` with ARCH={arch}: `tests/frozen`, by qemu-user",
+            f"frozen-{arch}",
+            foreign,
+        )
+        for arch in ("aarch64", "armv7")
+    ),
+    *(
+        Proof(
+            f"On a board ({arch}) it runs a task to its end, ends a step beyond its memory with "
+            "and without the kernel's controller, and loses nothing in a power cut",
+            f"`make test-board` with ARCH={arch}: Debian's kernel, emulated; `tests/vm/board.py`",
+            f"board-{arch}",
+            board,
+        )
+        for arch in ("aarch64",)
     ),
 ]
 

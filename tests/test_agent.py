@@ -320,10 +320,17 @@ def test_results_are_never_dropped_when_the_outbox_is_full(site: Site) -> None:
     assert [body["id"] for body in bench.told("result")] == [f"t-{n}" for n in range(30)]
 
 
-def changed(target: int, state: str, sequence: int) -> Event:
+def changed(target: int, state: str, sequence: int, report: str = "all") -> Event:
     text: dict[str, Any] = {"id": f"t-{target}", "source": "ops", "state": state, "step": 0}
-    text |= {"attempt": 0, "sequence": sequence, "progress": None}
+    text |= {"attempt": 0, "sequence": sequence, "progress": None, "report": report}
     return event("changed", target=target, **text)
+
+
+def test_a_task_that_reports_its_result_alone_is_known_without_a_state(site: Site) -> None:
+    bench = Bench(site)
+    bench.agent.heard(changed(1, "running", 1, report="result"))
+    bench.turn()
+    assert (bench.agent.tasks[1]["state"], bench.told("state")) == (None, [])
 
 
 def test_states_coalesce_and_the_last_word_is_the_result(site: Site) -> None:
@@ -515,9 +522,10 @@ def test_a_local_task_lives_and_frees_its_place_without_a_broker(site: Site) -> 
     assert said(bench) == [], "nothing is promised before it is durable"
     (submission,) = bench.asked
     assert orjson.loads(submission.text)["source"] == "local"
-    bench.say("accepted", submission.token)
+    bench.say("accepted", submission.token, target=9)
     ((client, answer, last),) = said(bench)
     assert (client, answer["answer"], answer["source"], last) == (3, "accepted", "local", False)
+    assert bench.agent.tasks[9]["state"] is None, "it lives, and has told no state yet"
     state = changed(9, "running", 2)
     bench.agent.heard(state._replace(text={**state.text, "id": "t-1", "source": "local"}))
     result = {**history([step("a")]), "id": "t-1", "source": "local"}

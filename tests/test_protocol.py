@@ -72,7 +72,9 @@ def test_what_compiles_fits_the_schema(data: st.DataObject) -> None:
     values = st.sampled_from(
         [None, True, 0, 1, 0.5, "1s", "1MiB", "stop", "any", {}, {"memory": "1MiB"}, {"jitter": 1}]
     )
-    members = data.draw(st.dictionaries(st.sampled_from(sorted(task.STEP)), values, max_size=3))
+    members = data.draw(
+        st.dictionaries(st.sampled_from(sorted(task.STEP.fields)), values, max_size=3)
+    )
     document = {
         "limpet": 1,
         "id": "a",
@@ -141,6 +143,6 @@ def test_the_printed_bounds_are_those_of_the_code() -> None:
 
 def test_every_member_of_a_task_is_explained() -> None:
     section = TEXT.partition("## Task")[2].partition("\n## ")[0].partition('{"$schema"')[0]
-    for fields in (task.DOCUMENT, task.STEP, task.RETRY, task.LIMITS):
-        for name in fields:
+    for form in (task.DOCUMENT, task.STEP, task.RETRY, task.LIMITS):
+        for name in form.fields:
             assert f"`{name}`" in section, name

@@ -23,19 +23,7 @@ emit_source(Path(sys.argv[1]))' "$PWD/_core.c"
 PYTHONNODEBUGRANGES=1 "$packages/venv/bin/python" -X frozen_modules=off \
     "$here/freeze_start.py" frozen_start.h
 orjson=$(echo "$packages/orjson-$ARCH"/orjson/orjson.*.so)
-python3.11 -c 'import sys, zlib; from pathlib import Path
-Path("orjson.z").write_bytes(zlib.compress(Path(sys.argv[1]).read_bytes(), 9))' "$orjson"
-cat >orjson.s <<END
-    .section .rodata
-    .global limpet_orjson, limpet_orjson_end, limpet_orjson_bytes
-    .balign 4
-limpet_orjson_bytes:
-    .long $(stat -c %s "$orjson")
-limpet_orjson:
-    .incbin "orjson.z"
-limpet_orjson_end:
-    .section .note.GNU-stack, "", %progbits
-END
+python3.11 "$here/objects.py" objects.h $orjson_needs "$orjson"
 
 # What is looked up by name at run time: by the bootloader, and by orjson.
 bootloader=$packages/pyinstaller/bootloader/src
@@ -62,7 +50,6 @@ compile start.o -I"$python/include" -I. "$here/start.c"
 compile core.o -I"$python/include" _core.c
 compile cffi.o -I"$python/include" -DFFI_BUILDING=1 -DUSE__THREAD -DHAVE_SYNC_SYNCHRONIZE \
     "$packages/cffi/src/c/_cffi_backend.c"
-compile orjson.o orjson.s
 
 # Everything is static but the C library, whose names and addresses are the device's business.
 $triple-gcc $compile_flags -no-pie -static-libgcc -s -o loader.new \

@@ -44,7 +44,7 @@ def component(name: str, version: str, licence: str, purl: str, sha256: str | No
 
 
 def debian(arch: str) -> list[Component]:
-    """Return what is linked in from Debian: CPython, libffi, zlib and the compilers' libraries."""
+    """Return what is taken in from Debian: CPython, libffi, zlib and the compilers' libraries."""
     rows = [line.split() for line in ROOT_LOCK.read_text().splitlines() if line[0] != "#"]
     name = DEBIAN_NAMES[arch]
     cross = {"arm64": "-arm64-cross", "armhf": "-armhf-cross"}.get(name, "")
@@ -58,6 +58,8 @@ def debian(arch: str) -> list[Component]:
             "GPL-3.0-or-later WITH GCC-exception-3.1",
         ),
     }
+    if arch == "armv7":  # As `orjson_needs` of target.sh says.
+        wanted["libgcc-s1"] = ("libgcc_s", name, "GPL-3.0-or-later WITH GCC-exception-3.1")
     found = []
     for package, architecture, version, sha256 in rows:
         title, where, licence = wanted.get(package, ("", "", ""))

@@ -5,8 +5,6 @@
 
 #include <dlfcn.h>
 #include <signal.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,42 +21,58 @@ int bootloader_main(int argc, char **argv);
 PyMODINIT_FUNC PyInit__core(void);
 PyMODINIT_FUNC PyInit__cffi_backend(void);
 
-// The shared object of orjson as its wheel has it, compressed, and its length.
-extern const Bytef limpet_orjson[], limpet_orjson_end[];
-extern const uint32_t limpet_orjson_bytes;
+// A shared object, compressed, and the length that it has as a file.
+struct object {
+    const Bytef *packed;
+    uLong packed_bytes;
+    uLong bytes;
+};
+// That of orjson as its wheel has it, behind those that it needs and the device may not have.
+#include "objects.h"
+enum { OBJECTS = sizeof objects / sizeof *objects };
 
-// Puts orjson into the file `fd`, which has its length; whether that went well.
-static bool unpack_orjson(int fd)
+// Returns a file in memory with the object in it, or -1.
+static int unpack(const struct object *object)
 {
-    uLongf size = limpet_orjson_bytes;
-    void *place = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (place == MAP_FAILED)
-        return false;
-    int told = uncompress(place, &size, limpet_orjson, (uLong)(limpet_orjson_end - limpet_orjson));
-    munmap(place, limpet_orjson_bytes);
-    return told == Z_OK;
+    int fd = memfd_create("limpet", MFD_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    uLongf bytes = object->bytes;
+    void *place = MAP_FAILED;
+    if (ftruncate(fd, (off_t)bytes) == 0)
+        place = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (place != MAP_FAILED) {
+        int told = uncompress(place, &bytes, object->packed, object->packed_bytes);
+        munmap(place, object->bytes);
+        if (told == Z_OK)
+            return fd;
+    }
+    close(fd);
+    return -1;
 }
 
 // Loads orjson from memory: glibc maps a shared object only from a file, and this is one without a
 // file system.
 static PyObject *load_orjson(void)
 {
-    int fd = memfd_create("orjson", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, limpet_orjson_bytes) != 0 || !unpack_orjson(fd)) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        if (fd >= 0)
-            close(fd);
-        return NULL;
-    }
-    char path[32];
-    snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-    void *object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    close(fd);
+    void *loaded = NULL;
+    int fds[OBJECTS], count = 0;
+    do {
+        fds[count] = unpack(&objects[count]);
+        char path[32];
+        snprintf(path, sizeof path, "/proc/self/fd/%d", fds[count]);
+        loaded = fds[count] < 0 ? NULL : dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        count++;
+    } while (loaded != NULL && count < OBJECTS);
+    // Only now: what glibc has loaded it knows by its path, and the next file would get the same.
+    while (count > 0)
+        close(fds[--count]);
     PyObject *(*init)(void) = NULL;
-    if (object != NULL)
-        init = (PyObject *(*)(void))dlsym(object, "PyInit_orjson");
+    if (loaded != NULL)
+        init = (PyObject *(*)(void))dlsym(loaded, "PyInit_orjson");
     if (init == NULL) {
-        PyErr_SetString(PyExc_ImportError, dlerror());
+        const char *cause = dlerror();
+        PyErr_SetString(PyExc_ImportError, cause != NULL ? cause : "orjson cannot be unpacked");
         return NULL;
     }
     return init();

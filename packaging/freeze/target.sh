@@ -1,20 +1,30 @@
-# What differs between the architectures; sourced with ARCH set.
+# What differs between the architectures; sourced with ARCH set. The names are those of the compiler,
+# of Rust, of wheels, of the C library's loader and of qemu-user.
 
+orjson_needs=
 case $ARCH in
 x86_64)
     triple=x86_64-linux-gnu
     rust_target=x86_64-unknown-linux-gnu
     wheel_platform=manylinux_2_17_x86_64
+    dynamic_loader=ld-linux-x86-64.so.2
     ;;
 aarch64)
     triple=aarch64-linux-gnu
     rust_target=aarch64-unknown-linux-gnu
     wheel_platform=manylinux_2_17_aarch64
+    dynamic_loader=ld-linux-aarch64.so.1
+    qemu=qemu-aarch64
     ;;
 armv7)
     triple=arm-linux-gnueabihf
     rust_target=armv7-unknown-linux-gnueabihf
     wheel_platform=manylinux_2_17_armv7l
+    dynamic_loader=ld-linux-armhf.so.3
+    qemu=qemu-arm
+    # The wheel names a library that the device may not have, for two functions that nobody calls. The
+    # whole of it, because whoever else asks for it by name is given this one.
+    orjson_needs=/usr/lib/$triple/libgcc_s.so.1
     ;;
 *)
     echo "cannot build for \"$ARCH\": ARCH is x86_64, aarch64 or armv7 (nothing is built)" >&2

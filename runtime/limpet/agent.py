@@ -55,6 +55,8 @@ LOCAL_ENDS_MAX = 16
 
 # Phases of a task whose result is all that is left to say.
 OVER = ("closing", "reporting")
+# Where a task is that reports its result alone: nobody here knows.
+UNTOLD: dict[str, object] = {"state": None, "step": None, "attempt": None}
 # Verdict of the core -> what a controller is told.
 ANSWERS = {
     "accepted": "accepted",
@@ -358,7 +360,16 @@ class Agent:
         outcome = event.text.get("outcome")
         if verdict == "alive":
             outcome = self._local_ends.get(event.target)
+        elif verdict == "accepted":
+            self._lives(event)
         self._answer(event.token, ANSWERS[verdict], code, detail, outcome)
+
+    def _lives(self, event: Event) -> None:
+        """Know of a task before its first state, which may never be told."""
+        arrival = self._arrivals.get(event.token) or self._asked.get(event.token)
+        if arrival is not None:
+            row = {"source": arrival.source, "id": arrival.task_id, **UNTOLD}
+            self.tasks.setdefault(event.target, row)
 
     def _answer(
         self,
@@ -386,6 +397,10 @@ class Agent:
 
     def _changed(self, event: Event) -> None:
         text = event.text
+        if text["report"] == "result":
+            # One that was read back from the journal: told once, that it lives.
+            self.tasks[event.target] = {**text, **UNTOLD}
+            return
         self.tasks[event.target] = text
         state = report.build_state(
             text["source"],

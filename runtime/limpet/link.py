@@ -8,28 +8,26 @@ reach a new one. Callbacks only note what happened; the loop takes the notes. Kn
 from __future__ import annotations
 
 import os
-import socket
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.exception import MalformedPacket
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 
+from limpet import packets
+from limpet.channel import UNSENT_BYTES_MAX, Channel
 from limpet.native.records import STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from paho.mqtt.reasoncodes import ReasonCode
-
     from limpet.backoff import Backoff
     from limpet.config import Broker
     from limpet.native.records import Event
 
-# One read from the kernel serves many small packets: paho alone makes four per message.
-BUFFER_BYTES = 16 * 1024
-READ_BYTES_MAX = 64 * 1024
 # Packets handled in one turn, so that the core and signals have theirs.
 PACKETS_MAX = 32
 # Tasks that the broker may send before we acknowledge one (MQTT 5; brokers have their own limit).
@@ -97,55 +95,62 @@ class Greeting(NamedTuple):
     payload: bytes
 
 
-class Channel:
-    """The host's end of the uplink's socket pair, with a buffer in front of reading."""
-
-    __slots__ = ("_buffer", "_end", "_socket", "_start")
-
-    def __init__(self, fd: int) -> None:
-        """Own the descriptor `fd`, a non-blocking stream socket."""
-        self._socket = socket.socket(fileno=fd)
-        self._buffer = bytearray(BUFFER_BYTES)
-        self._start = self._end = 0
-
-    def recv(self, size: int) -> bytes:
-        """Return 1 to `size` bytes, or none at the end; BlockingIOError if there are none yet."""
-        if self._start == self._end:
-            if size >= BUFFER_BYTES:
-                return self._socket.recv(min(size, READ_BYTES_MAX))
-            self._start, self._end = 0, self._socket.recv_into(self._buffer)
-        start = self._start
-        self._start = min(start + size, self._end)
-        return bytes(self._buffer[start : self._start])
-
-    def pending(self) -> int:
-        """Say how many bytes were received and not read; the descriptor does not show them."""
-        return self._end - self._start
-
-    def send(self, data: bytes) -> int:
-        """Send some of `data` and return how much."""
-        return self._socket.send(data)
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._socket.fileno()
-
-    def setblocking(self, flag: bool) -> None:
-        """Stay as the uplink made it: paho asks for no blocking, which is so."""
-
-    def close(self) -> None:
-        """Close the descriptor; what was written still goes out."""
-        self._socket.close()
-
-
 class _Client(paho.Client):
     """paho with a socket that is there already (its own connect would block), and one callback for
-    all messages (its search for others leaves cyclic garbage behind each)."""
+    all messages (its search for others leaves cyclic garbage behind each).
+
+    The packets that a task is made of do not take paho's way, which costs more than the task.
+    """
 
     channel: Channel
+    five: bool
+    on_published: Callable[[int, str | None], None]
+    on_arrived: Callable[[packets.Published], None]
 
     def _create_socket(self) -> Any:
         return self.channel
+
+    def send(self, topic: str, payload: bytes, retain: bool, taken: set[int]) -> int:
+        """Queue a publication and return its number, which is none of `taken`."""
+        while (number := self._mid_generate()) in taken:
+            pass
+        self.channel.push(packets.publish(topic.encode(), number, payload, retain, self.five))
+        return number
+
+    def _packet_read(self) -> Any:
+        found = self.channel.packet() if self._in_packet["command"] == 0 else None
+        if found is None:
+            return super()._packet_read()
+        first, body = found
+        self._last_bytes_received = paho.time_func()
+        if first == packets.PUBACK:
+            return self._acknowledged(body)
+        message = packets.read_publish(first, body, self.five)
+        if message is not None:
+            self.on_arrived(message)
+            return paho.MQTT_ERR_SUCCESS
+        self._in_packet |= {"command": first, "packet": bytearray(body), "pos": 0}
+        try:
+            return self._packet_handle()
+        except MalformedPacket:
+            return paho.MQTT_ERR_PROTOCOL
+        finally:
+            self._in_packet |= {"command": 0, "packet": bytearray()}
+
+    def _handle_pubackcomp(self, _: Any) -> Any:
+        return self._acknowledged(bytes(self._in_packet["packet"]))
+
+    def _acknowledged(self, body: bytes) -> Any:
+        """Take a PUBACK; one of MQTT 5 may say why it is a refusal."""
+        if len(body) < 2 or (len(body) > 2 and not self.five):
+            return paho.MQTT_ERR_PROTOCOL
+        refused = None
+        if len(body) > 2 and body[2] >= packets.REFUSED:
+            reason = ReasonCode(PacketTypes.PUBACK)
+            reason.unpack(body[2:])
+            refused = str(reason)
+        self.on_published(int.from_bytes(body[:2], "big"), refused)
+        return paho.MQTT_ERR_SUCCESS
 
     def _handle_on_message(self, message: paho.MQTTMessage) -> None:
         if self.on_message is not None:
@@ -186,7 +191,7 @@ class Link:
         self._oversized = 0
         # What the broker takes before it acknowledges, and how much of that is used up.
         self._send_maximum = SEND_MAXIMUM
-        self._unacknowledged = 0
+        self._unacknowledged: set[int] = set()
 
     # --- what the loop asks ---------------------------------------------------------------------
 
@@ -213,7 +218,8 @@ class Link:
     @property
     def wants_write(self) -> bool:
         """Whether packets wait for room in the socket."""
-        return self._client is not None and self._client.want_write()
+        client = self._client
+        return client is not None and (client.want_write() or client.channel.unsent > 0)
 
     @property
     def pending(self) -> bool:
@@ -271,6 +277,7 @@ class Link:
         """Send what waits, as far as there is room."""
         if self._client is not None:
             self._client.loop_write()
+            self._client.channel.flush()
             self._settle(now_ms)
 
     def publish(self, topic: str, payload: bytes, retain: bool) -> int | None:
@@ -278,18 +285,18 @@ class Link:
         if self._client is None or self._phase != READY:
             return None
         # paho does not look at the broker's receive maximum.
-        if self._unacknowledged >= self._send_maximum:
+        if len(self._unacknowledged) >= self._send_maximum:
             return None
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
-        if info.rc != paho.MQTT_ERR_SUCCESS:
+        if self._client.channel.unsent > UNSENT_BYTES_MAX:
             return None
-        self._unacknowledged += 1
-        return info.mid
+        number = self._client.send(topic, payload, retain, self._unacknowledged)
+        self._unacknowledged.add(number)
+        return number
 
     def acknowledge(self, epoch: int, number: int) -> None:
         """Acknowledge a message; a number of an older connection means another message now."""
         if self._client is not None and epoch == self._epoch and number:
-            self._client.ack(number, 1)
+            self._client.channel.push(packets.acknowledge(number))
 
     def again(self, now_ms: int) -> None:
         """Connect anew, so that the broker sends again what was not acknowledged."""
@@ -329,7 +336,8 @@ class Link:
             self._end(now_ms, "password_unreadable", str(error))
             return
         self._accepted = self._subscribed = False
-        self._send_maximum, self._unacknowledged = SEND_MAXIMUM, 0
+        self._send_maximum = SEND_MAXIMUM
+        self._unacknowledged.clear()
         self._phase, self._due_ms = GREETING, None
         self._client = client = self._make_client(channel)
         if self._broker.username is not None:
@@ -341,7 +349,8 @@ class Link:
         client.on_connect = self._wrapped(self._on_connect)
         client.on_subscribe = self._wrapped(self._on_subscribe)
         client.on_message = self._wrapped(self._on_message)
-        client.on_publish = self._wrapped(self._on_publish)
+        client.on_published = self._wrapped(self._published)
+        client.on_arrived = self._wrapped(self._came)
         client.on_disconnect = self._wrapped(self._on_disconnect)
         client.reconnect()
         self.write(now_ms)
@@ -360,7 +369,7 @@ class Link:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        client.channel = channel
+        client.channel, client.five = channel, five
         properties = None
         if five:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -484,12 +493,18 @@ class Link:
         arrived = Arrived(self._epoch, number, topic, bytes(message.payload), message.retain)
         self._notes.append(arrived)
 
-    def _on_publish(
-        self, _client: object, _data: object, number: int, reason: ReasonCode, _p: object
-    ) -> None:
-        refused = str(reason) if reason.is_failure else None
-        self._unacknowledged -= 1
-        self._notes.append(Acknowledged(self._epoch, number, refused))
+    def _came(self, message: packets.Published) -> None:
+        try:
+            topic = message.topic.decode()
+        except UnicodeDecodeError:
+            topic = ""
+        number, payload, retained = message.number, message.payload, message.retained
+        self._notes.append(Arrived(self._epoch, number, topic, payload, retained))
+
+    def _published(self, number: int, refused: str | None) -> None:
+        if number in self._unacknowledged:
+            self._unacknowledged.remove(number)
+            self._notes.append(Acknowledged(self._epoch, number, refused))
 
     def _on_disconnect(
         self, _client: object, _data: object, flags: Any, reason: ReasonCode, _p: object

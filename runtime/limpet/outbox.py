@@ -50,7 +50,7 @@ class Outbox:
         "_unsent",
     )
 
-    def __init__(self, count_max: int, bytes_max: int, in_flight_max: int = 8) -> None:
+    def __init__(self, count_max: int, bytes_max: int, in_flight_max: int = 32) -> None:
         """Start empty and unconnected."""
         self._count_max = count_max
         self._bytes_max = bytes_max

@@ -85,64 +85,99 @@ def _names(value: object) -> object:
     return value
 
 
+class Form:
+    """The fields of one kind of table; what is not given is read but once."""
+
+    __slots__ = ("_once", "_shared", "fields")
+
+    def __init__(self, fields: dict[str, Field]) -> None:
+        """Read the defaults. A list or an object is made anew for each table."""
+        self.fields = fields
+        given = {key: one for key, one in fields.items() if one.default is not REQUIRED}
+        apart = {key: one for key, one in given.items() if isinstance(one.default, (dict, list))}
+        self._shared = {
+            key + one.unit: one.read(one.default) for key, one in given.items() if key not in apart
+        }
+        self._once = {key + one.unit: type(one.default) for key, one in apart.items()}
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the attributes of a table in which nothing is given."""
+        return self._shared | {key: empty() for key, empty in self._once.items()}
+
+
 _clock = duration(1, CLOCK_MS_MAX)
 
-DOCUMENT = {
-    "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
-    "id": Field(REQUIRED, plain_name),
-    "expires_at": Field(REQUIRED, _instant, "_ms"),
-    "schedule_to_close": Field("1h", _clock, "_ms"),
-    "finally_to_close": Field("30s", _clock, "_ms"),
-    "priority": Field(0, whole(-100, 100)),
-    "steps": Field(REQUIRED, _steps),
-    "finally": Field([], _steps),
-    "plan": Field({}, _object),
-}
-CEILINGS = {
-    "steps": Field(0, whole(0, STEPS_MAX)),
-    "tools": Field([], _names),
-}
-STEP = {
-    "name": Field(REQUIRED, _step_name),
-    "tool": Field(REQUIRED, plain_name),
-    "input": Field({}, _object),
-    "on_interruption": Field("stop", choice("stop", "rerun")),
-    "schedule_to_start": Field(None, nullable(_clock), "_ms"),
-    "start_to_close": Field(None, nullable(_clock), "_ms"),
-    "heartbeat": Field(None, nullable(_clock), "_ms"),
-    "grace": Field("5s", _clock, "_ms"),
-    "retry": Field({}, _object),
-    "when": Field(None, nullable(_object)),
-    "allow_failure": Field(False, flag),
-    "keep": Field(False, flag),
-    "limits": Field({}, _object),
-}
-RETRY = {
-    "maximum_attempts": Field(1, whole(1, 100)),
-    "initial_interval": Field("1s", _clock, "_ms"),
-    "backoff_coefficient": Field(2, milli(1, 10), "_milli"),
-    "maximum_interval": Field(None, nullable(_clock), "_ms"),
-    "jitter": Field(0.25, milli(0, 1), "_milli"),
-    "on": Field("any", choice("any", "before_exec")),
-}
-LIMITS = {
-    "memory": Field(None, nullable(size(1 << 20, 1 << 40)), "_bytes"),
-    "output": Field(None, nullable(size(1 << 10, 1 << 30)), "_bytes"),
-    "pids": Field(None, nullable(whole(1, 32768))),
-    "cpu": Field(None, nullable(milli(0.01, 64)), "_milli"),
-}
-CANCEL = {
-    "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
-    "id": Field(REQUIRED, plain_name),
-    "source": Field(None, nullable(plain_name)),
-    "expires_at": Field(None, nullable(_instant), "_ms"),
-}
+DOCUMENT = Form(
+    {
+        "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
+        "id": Field(REQUIRED, plain_name),
+        "expires_at": Field(REQUIRED, _instant, "_ms"),
+        "schedule_to_close": Field("1h", _clock, "_ms"),
+        "finally_to_close": Field("30s", _clock, "_ms"),
+        "priority": Field(0, whole(-100, 100)),
+        "report": Field("all", choice("all", "result")),
+        "steps": Field(REQUIRED, _steps),
+        "finally": Field([], _steps),
+        "plan": Field({}, _object),
+    }
+)
+CEILINGS = Form(
+    {
+        "steps": Field(0, whole(0, STEPS_MAX)),
+        "tools": Field([], _names),
+    }
+)
+STEP = Form(
+    {
+        "name": Field(REQUIRED, _step_name),
+        "tool": Field(REQUIRED, plain_name),
+        "input": Field({}, _object),
+        "on_interruption": Field("stop", choice("stop", "rerun")),
+        "schedule_to_start": Field(None, nullable(_clock), "_ms"),
+        "start_to_close": Field(None, nullable(_clock), "_ms"),
+        "heartbeat": Field(None, nullable(_clock), "_ms"),
+        "grace": Field("5s", _clock, "_ms"),
+        "retry": Field({}, _object),
+        "when": Field(None, nullable(_object)),
+        "allow_failure": Field(False, flag),
+        "keep": Field(False, flag),
+        "limits": Field({}, _object),
+    }
+)
+RETRY = Form(
+    {
+        "maximum_attempts": Field(1, whole(1, 100)),
+        "initial_interval": Field("1s", _clock, "_ms"),
+        "backoff_coefficient": Field(2, milli(1, 10), "_milli"),
+        "maximum_interval": Field(None, nullable(_clock), "_ms"),
+        "jitter": Field(0.25, milli(0, 1), "_milli"),
+        "on": Field("any", choice("any", "before_exec")),
+    }
+)
+LIMITS = Form(
+    {
+        "memory": Field(None, nullable(size(1 << 20, 1 << 40)), "_bytes"),
+        "output": Field(None, nullable(size(1 << 10, 1 << 30)), "_bytes"),
+        "pids": Field(None, nullable(whole(1, 32768))),
+        "cpu": Field(None, nullable(milli(0.01, 64)), "_milli"),
+    }
+)
+CANCEL = Form(
+    {
+        "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
+        "id": Field(REQUIRED, plain_name),
+        "source": Field(None, nullable(plain_name)),
+        "expires_at": Field(None, nullable(_instant), "_ms"),
+    }
+)
 CANCEL_EXPIRY_MS = 86_400_000
 # Whoever wants to look for longer says so again: one that is gone costs no more than this.
-LOOK = {
-    "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
-    "for": Field("10s", duration(1_000, 60_000), "_ms"),
-}
+LOOK = Form(
+    {
+        "limpet": Field(REQUIRED, whole(VERSION, VERSION)),
+        "for": Field("10s", duration(1_000, 60_000), "_ms"),
+    }
+)
 WHEN_SUBJECTS = ("outcome", "exit_code", "result.<path>")
 
 
@@ -172,6 +207,7 @@ def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
         "schedule_to_close_ms": fields["schedule_to_close_ms"],
         "finally_ms": fields["finally_to_close_ms"],
         "priority": fields["priority"],
+        "report": fields["report"],
         "ceilings": ceilings,
         "steps": steps,
     }
@@ -232,7 +268,7 @@ def extend(plan: dict[str, Any], after_step: int, next_steps: object) -> dict[st
     }
 
 
-def _take_fresh(document: object, known: dict[str, Field], now_ms: int) -> dict[str, Any]:
+def _take_fresh(document: object, known: Form, now_ms: int) -> dict[str, Any]:
     """Read a whole document of our version whose `expires_at`, if any, lies after `now_ms`."""
     _check_version(document)
     fields = _take(document, "", known)
@@ -248,22 +284,24 @@ def _check_version(document: object) -> None:
         raise TaskError("version_unsupported", f"limpet: must be {VERSION}")
 
 
-def _take(table: object, where: str, fields: dict[str, Field]) -> dict[str, Any]:
-    """Read `table` by `fields` into attributes (name plus unit); TaskError on the first fault."""
+def _take(table: object, where: str, form: Form) -> dict[str, Any]:
+    """Read `table` by `form` into attributes (name plus unit); TaskError on the first fault."""
     if not isinstance(table, dict):
         raise TaskError("field_invalid", f"{where or 'the document'}: must be an object")
     inside = f"{where}." if where else ""
+    fields = form.fields
     for name in table:
         if name not in fields:
             hint = nearest(name, list(fields))
             raise TaskError("field_unknown", f"{inside}{name[:64]}: is not a known field{hint}")
-    values = {}
+    values = form.defaults()
     for name, field in fields.items():
-        value = table.get(name, field.default)
-        if value is REQUIRED:
-            raise TaskError("field_missing", f"{inside}{name}: is required")
+        if name not in table:
+            if field.default is REQUIRED:
+                raise TaskError("field_missing", f"{inside}{name}: is required")
+            continue
         try:
-            values[name + field.unit] = field.read(value)
+            values[name + field.unit] = field.read(table[name])
         except ValueError as error:
             raise TaskError("field_invalid", f"{inside}{name}: {error}") from None
     return values

@@ -6,6 +6,7 @@ seven slashes and 256 bytes, so that it passes AWS IoT as well.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from limpet.errors import TaskError
@@ -59,6 +60,7 @@ def build(prefix: str, address: Address) -> str:
     return topic
 
 
+@lru_cache(maxsize=64)
 def parse(prefix: str, topic: str) -> Address:
     """Return what `topic` says; TaskError `topic_invalid` if it is outside the grammar."""
     if not is_prefix(prefix) or not topic.startswith(prefix + "/"):

@@ -148,7 +148,7 @@ def sections(counts: Facts, peers: list[Any]) -> dict[str, Callable[[], Facts]]:
     return {
         "lateness": lambda: deadlines(counts),
         "turns": lambda: in_turns(counts, peers),
-        "growth": lambda: ways.growth(limpet.Limpet, counts),
+        "growth": lambda: ways.growth(limpet.Roomy, counts),
         "memory": lambda: memory(counts, peers),
         "start": lambda: start(counts, peers),
         "flash": lambda: {kind.name: flash.measure(kind, counts) for kind in durable},

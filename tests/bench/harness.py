@@ -9,7 +9,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -245,6 +245,14 @@ def significant(value: float) -> float:
 def median(values: list[float]) -> float:
     """Return the middle one."""
     return rank(sorted(values), 0.5)
+
+
+def await_so(happened: Callable[[], bool]) -> None:
+    """Wait until something has happened."""
+    end = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < end, "it has not happened in time"
+        time.sleep(0.05)
 
 
 def settle(pid: int, quiet_s: float = 0.5) -> None:

@@ -89,11 +89,15 @@ def left_alone(scene: Scene, tasks: int) -> None:
     if tasks > 0:
         again = {"maximum_attempts": 2, "initial_interval": "1h", "maximum_interval": "1h"}
         fails = {"name": "s", "tool": "exec", "input": {"argv": ["/bin/false"]}}
-        failing = scene.target.of_steps([{**fails, "on_interruption": "rerun", "retry": again}])
-        # A state says that an attempt has failed: no result comes for an hour.
-        told = failing._replace(hear=["limpet/kitchen/state/bench"], result="limpet/kitchen/state/")
-        backing_off = told._replace(success='"backoff"')
-        harness.load(scene.broker.port, backing_off, tasks, 32, expires_s=3600)
+        steps = [{**fails, "on_interruption": "rerun", "retry": again}]
+        failing = scene.target.of_steps(steps, report="all")
+        # No result comes for an hour. The answer is all that is heard of each; that its attempt
+        # has failed is asked for, because states may be dropped.
+        answers = "limpet/kitchen/answer/"
+        taken = failing._replace(hear=[f"{answers}bench"], result=answers, success='"accepted"')
+        before = scene.target.waiting()
+        checked(harness.load(scene.broker.port, taken, tasks, 32, expires_s=3600), tasks)
+        harness.await_so(lambda: scene.target.waiting() == before + tasks)
         harness.settle(scene.target.pid)
 
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 from brokers import MOSQUITTO_PROGRAM, Broker
-from debian import BUILD, FROZEN, Debian, build_package, fetch_debian, needs
+from debian import (
+    BUILD,
+    FROZEN,
+    Debian,
+    build_package,
+    fetch_debian,
+    needs,
+    needs_its_processor,
+)
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +46,7 @@ def package(frozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[
 def debian(tmp_path: Path) -> Iterator[Debian]:
     """A Debian of this machine's release, fresh for each test; it is fetched once."""
     needs("mmdebstrap", "unshare")
+    needs_its_processor()
     kept = BUILD / "debian.tar"
     if not kept.exists():
         fetch_debian(kept)

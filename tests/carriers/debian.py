@@ -35,6 +35,13 @@ def needs(*programs: str) -> None:
         pytest.skip(f"not installed: {', '.join(lacks)}")
 
 
+def needs_its_processor() -> None:
+    """Skip where the frozen file is for another processor: package and image start it as it is."""
+    arch = FROZEN.rpartition("-")[2]
+    if arch != platform.machine():
+        pytest.skip(f"what is carried is for {arch} and cannot be started here")
+
+
 def build_package(file: Path, directory: Path, version: str) -> Path:
     done = subprocess.run(
         [ROOT / "packaging" / "deb" / "build.sh", file, directory],

@@ -15,6 +15,7 @@ from fleet import PATIENCE_S, Controller, Device, task, until
 Package = Callable[[str], Path]
 
 OLD, NEW = "0.1.0", "99.0"
+PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64", "armv7": "armhf"}
 MODES = {
     "usr/bin/limpet": "-rwxr-xr-x",
     "usr/lib/systemd/system/limpet.service": "-rw-r--r--",
@@ -40,8 +41,12 @@ def test_its_files_have_their_places_and_modes(package: Package) -> None:
     assert {line[1] for line in lines} == {"root/root"}
 
 
-def test_it_needs_no_more_than_the_floor(package: Package) -> None:
+def test_it_is_for_its_processor_and_needs_no_more_than_the_floor(
+    package: Package, frozen: Path
+) -> None:
     needed = told(package(OLD), "--field").splitlines()
+    (arch,) = [debian for ours, debian in PROCESSORS.items() if frozen.name.endswith(ours)]
+    assert f"Architecture: {arch}" in needed
     (depends,) = [line for line in needed if line.startswith("Depends: ")]
     assert depends == "Depends: libc6 (>= 2.36), adduser, init-system-helpers (>= 1.54)"
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import re
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 from brokers import Broker
-from debian import ROOT, needs
+from debian import ROOT, needs, needs_its_processor
 from fleet import PATIENCE_S, Controller, task, until
 
 # As small a container as limpet must fit, steps included.
@@ -56,6 +59,55 @@ def archive(frozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+# What `readelf` calls the machine -> what an image calls it.
+PLATFORMS = {
+    "Advanced Micro Devices X86-64": ("amd64", None),
+    "AArch64": ("arm64", None),
+    "ARM": ("arm", "v7"),
+}
+
+
+def read(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    assert file is not None, name
+    return file.read()
+
+
+def elf(file: Path) -> str:
+    """Return what is said of a program's machine, loader and libraries."""
+    options = ("--wide", "--file-header", "--program-headers", "--dynamic")
+    return subprocess.run(
+        ["readelf", *options, file], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_it_says_for_whom_it_is_and_holds_what_the_file_needs(archive: Path, frozen: Path) -> None:
+    with tarfile.open(archive) as opened:
+
+        def blob(descriptor: dict[str, Any]) -> bytes:
+            return read(opened, f"blobs/{descriptor['digest'].replace(':', '/')}")
+
+        (platforms,) = json.loads(read(opened, "index.json"))["manifests"]
+        (manifest,) = json.loads(blob(platforms))["manifests"]
+        image = json.loads(blob(manifest))
+        config = json.loads(blob(image["config"]))
+        (layer,) = map(blob, image["layers"])
+    told = elf(frozen)
+    (machine,) = re.findall(r"Machine: +(.*)", told)
+    platform = manifest["platform"]
+    assert (platform["architecture"], platform.get("variant")) == PLATFORMS[machine]
+    assert config["architecture"] == platform["architecture"]
+    assert config["config"]["Entrypoint"] == ["/usr/bin/limpet"]
+    with tarfile.open(fileobj=io.BytesIO(layer)) as files:
+        names = set(files.getnames())
+        assert read(files, "usr/bin/limpet") == frozen.read_bytes()
+    (loader,) = re.findall(r"program interpreter: /(.*)\]", told)
+    needed = set(re.findall(r"NEEDED.*\[(.*)\]", told)) - {Path(loader).name}
+    assert loader in names
+    assert needed and needed <= {Path(name).name for name in names if name.startswith("lib/")}
+    assert "etc/ssl/certs/ca-certificates.crt" in names
+
+
 class Engine:
     """podman with a storage of its own."""
 
@@ -75,6 +127,7 @@ class Engine:
 def engine(archive: Path) -> Iterator[Engine]:
     """An engine that has the image as `limpet`."""
     needs("podman", "runc")
+    needs_its_processor()
     there = set(groups())
     # podman refuses a path as long as pytest's are.
     with tempfile.TemporaryDirectory(prefix="limpet-") as directory:

@@ -49,6 +49,8 @@ listener {0} 127.0.0.1
 certfile {1}/broker.pem
 keyfile {1}/key.pem
 """
+# Where an emulated machine finds this one.
+QEMU_HOST = "10.0.2.2"
 
 
 def free_port() -> int:
@@ -133,8 +135,8 @@ class TlsBroker(Broker):
         super().__init__("mosquitto", "5", directory, LISTENER.format(self.tls_port, directory))
         self.ca_file = str(directory / "broker.pem")
         words = "req -x509 -nodes -days 2 -subj /CN=127.0.0.1 -keyout key.pem -out broker.pem"
-        words += " -newkey ec -pkeyopt ec_paramgen_curve:P-256 -addext subjectAltName=IP:127.0.0.1"
-        words += " -addext basicConstraints=CA:FALSE"
+        words += " -newkey ec -pkeyopt ec_paramgen_curve:P-256 -addext basicConstraints=CA:FALSE"
+        words += f" -addext subjectAltName=IP:127.0.0.1,IP:{QEMU_HOST}"
         subprocess.run(["openssl", *words.split()], cwd=directory, check=True, capture_output=True)
 
     def secured(self, settings: str) -> str:

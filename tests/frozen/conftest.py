@@ -1,14 +1,14 @@
 """The single executable, and an agent that is one.
 
 LIMPET_FROZEN names the file (`make test-frozen` does); otherwise dist/limpet-ARCH of this machine
-is tested if it is there. A foreign file is run by qemu-user over the C library of the build root.
+is tested if it is there. A file for another processor is run by `packaging/emulated`; what came of
+that, and what cannot be seen there, is written to `tests/results/frozen-ARCH.json`.
 """
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,29 +18,37 @@ from brokers import Broker
 from executable import Frozen, Limpet
 from fleet import ROOT, Controller, listening
 
-FOREIGN = {
-    "aarch64": ("qemu-aarch64-static", "aarch64-linux-gnu"),
-    "armv7": ("qemu-arm-static", "arm-linux-gnueabihf"),
-}
 PATIENCE_S = 120.0
+EMULATED = ROOT / "packaging" / "emulated"
+
+
+def architecture(file: Path) -> str:
+    """Return for which processor it is, by its name."""
+    return file.name.rpartition("-")[2]
 
 
 @pytest.fixture(scope="session")
-def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Return the words that start the file."""
+def file() -> Path:
+    """Return the single executable."""
     told = os.environ.get("LIMPET_FROZEN")
     file = ROOT / (told or f"dist/limpet-{platform.machine()}")
     if told is None and not file.exists():
         pytest.skip(f"there is no {file.relative_to(ROOT)} (make test-frozen)")
     assert file.exists(), file
-    arch = file.name.rpartition("-")[2]
-    if arch == platform.machine():
-        return [str(file)]
-    emulator, libraries = FOREIGN[arch]
-    root = tmp_path_factory.mktemp("root")
-    (build_root,) = (ROOT / "build" / "freeze").glob("root-*")
-    shutil.copytree(build_root / "usr" / "lib" / libraries, root / "lib", symlinks=True)
-    return [emulator, "-L", str(root), str(file)]
+    return file
+
+
+@pytest.fixture(scope="session")
+def around(file: Path) -> list[str]:
+    """Return the words that go before a command in which the file is to run."""
+    foreign = architecture(file) != platform.machine()
+    return [str(EMULATED), architecture(file)] if foreign else []
+
+
+@pytest.fixture(scope="session")
+def command(around: list[str], file: Path) -> list[str]:
+    """Return the words that start the file."""
+    return [*around, str(file)]
 
 
 @pytest.fixture

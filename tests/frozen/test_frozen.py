@@ -121,12 +121,12 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def test_the_demonstration_s_task_runs_to_its_end(
-    broker: Broker, command: list[str], limpet: Limpet, url: str, tmp_path: Path
+    broker: Broker, command: list[str], file: Path, limpet: Limpet, url: str, tmp_path: Path
 ) -> None:
     """Agent and controller are both the file; a worker, a native tool, a retry, a deadline."""
     root = tmp_path / "demo"
     (root / "tools.d").mkdir(parents=True)
-    files = demo_files.device_files(str(root), broker.port, [*command, "worker"])
+    files = demo_files.device_files(str(root), broker.port, [str(file), "worker"])
     for name, content in files.items():
         (root / name).write_text(content)
     document = tmp_path / "task.json"
@@ -165,14 +165,14 @@ def test_it_is_one_process_and_its_kill_leaves_no_orphan(
 
 
 def test_a_step_beyond_its_memory_is_ended(
-    device: Frozen, controller: Controller, tmp_path: Path
+    device: Frozen, controller: Controller, file: Path, tmp_path: Path
 ) -> None:
     controller.wait_online()
     tool = tmp_path / "eats.py"
     tool.write_text(
         "import time\nkept = [bytearray(b'x') * 2**20 for _ in range(100)]\ntime.sleep(60)"
     )
-    eats = step("eats", *device.command, "worker", str(tool), limits={"memory": "48MiB"})
+    eats = step("eats", str(file), "worker", str(tool), limits={"memory": "48MiB"})
     controller.send(task("memory-1", [eats]))
     result = controller.wait("result", "memory-1")
     assert result["steps"][0]["outcome"] == "out_of_memory", result
@@ -181,12 +181,12 @@ def test_a_step_beyond_its_memory_is_ended(
 
 
 def test_a_running_agent_is_not_mixed_with_the_file_that_took_its_place(
-    broker: Broker, command: list[str], controller: Controller, tmp_path: Path
+    broker: Broker, around: list[str], file: Path, controller: Controller, tmp_path: Path
 ) -> None:
     """What it has not imported yet comes from the file that it was started from."""
     copy = tmp_path / "limpet-copy"
-    shutil.copy(command[-1], copy)
-    device = Frozen(tmp_path, broker, [*command[:-1], str(copy)])
+    shutil.copy(file, copy)
+    device = Frozen(tmp_path, broker, [*around, str(copy)])
     device.run()
     controller.wait_online()
     other = tmp_path / "other"
@@ -232,13 +232,13 @@ WRITES = re.compile(
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_a_start_writes_nothing_outside_the_state_directory(
-    broker: Broker, command: list[str], controller: Controller, tmp_path: Path
+    broker: Broker, around: list[str], file: Path, controller: Controller, tmp_path: Path
 ) -> None:
-    if len(command) > 1:
-        pytest.skip("strace would see the emulator")
+    if around:
+        pytest.skip("strace would see what the emulator does")
     trace = tmp_path / "trace"
     strace = ["/usr/bin/strace", "-D", "-f", "-qq", "-e", "trace=file", "-o", str(trace)]
-    device = Frozen(tmp_path, broker, [*strace, *command])
+    device = Frozen(tmp_path, broker, [*strace, str(file)])
     device.run()
     controller.wait_online()
     device.stop()

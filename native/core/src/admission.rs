@@ -4,7 +4,7 @@
 use crate::arena::Task;
 use crate::machine::Machine;
 use crate::message::{Outcome, When};
-use crate::table::{State, Trigger};
+use crate::table::Trigger;
 
 impl Machine {
     pub(crate) fn admit_waiting(&mut self) {
@@ -23,19 +23,19 @@ impl Machine {
     /// Whose turn it is: by priority, then by waiting time. A suspect runs alone and before others,
     /// so that a second crash has one possible culprit.
     fn next_waiting(&self) -> Option<u16> {
-        let tasks = || (0..self.limits.tasks).map(|slot| (slot, &self.arena.tasks[slot as usize]));
+        if self.queued.is_empty() {
+            return None;
+        }
         // What was given up as unreaped counts no more: it may hold its slot for ever.
-        let mut busy = tasks().filter(|(_, task)| task.state.has_attempt()).peekable();
-        let alone = busy.peek().is_none();
-        if busy.any(|(_, task)| task.suspicions > 0) {
+        let alone = self.busy.is_empty();
+        if self.busy.iter().any(|slot| self.arena.tasks[slot as usize].suspicions > 0) {
             return None;
         }
         let (free_kib, hoped_kib) = self.memory_left_kib();
         // What cannot be had while some process does not die stands in nobody's way.
         let queued = || {
-            tasks()
-                .filter(|(_, task)| task.state == State::Queued)
-                .filter(|(slot, _)| self.share_kib(*slot) <= hoped_kib)
+            let tasks = self.queued.iter().map(|slot| (slot, &self.arena.tasks[slot as usize]));
+            tasks.filter(|(slot, _)| self.share_kib(*slot) <= hoped_kib)
         };
         let order =
             |(slot, task): &(u16, &Task)| (-i16::from(task.priority), task.queued_at, *slot);

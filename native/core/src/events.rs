@@ -13,14 +13,9 @@ impl Machine {
         if self.answers.front().is_some_and(|(seq, _)| *seq <= self.durable_seq) {
             return self.answers.pop_front().map(|(_, answer)| Event::Answer(answer));
         }
-        for word in 0..self.dirty.len() {
-            while self.dirty[word] != 0 {
-                let bit = self.dirty[word].trailing_zeros();
-                self.dirty[word] &= self.dirty[word] - 1;
-                let slot = u16::try_from(word * 64 + bit as usize).expect("slots fit u16");
-                if let Some(event) = self.event_of(slot) {
-                    return Some(event);
-                }
+        while let Some(slot) = self.dirty.take() {
+            if let Some(event) = self.event_of(slot) {
+                return Some(event);
             }
         }
         let awaited =
@@ -55,10 +50,12 @@ impl Machine {
     pub(crate) fn offer_next(&mut self) {
         let waits = |slot: &u16| {
             let task = &self.arena.tasks[*slot as usize];
-            let marked = self.dirty[*slot as usize / 64] & (1 << (slot % 64)) != 0;
-            task.state == State::Reporting && !task.flags.reported && !marked
+            // The books of what was delivered just now are not settled yet.
+            task.state == State::Reporting && !task.flags.reported && !self.dirty.has(*slot)
         };
-        let next = (0..self.limits.tasks)
+        let next = self
+            .ended
+            .iter()
             .filter(waits)
             .min_by_key(|slot| self.arena.tasks[*slot as usize].accepted_seq);
         if let Some(slot) = next {

@@ -22,11 +22,13 @@
 mod actions;
 mod admission;
 mod arena;
+mod books;
 mod events;
 mod ids;
 mod intake;
 pub mod limits;
 pub mod machine;
+mod marks;
 pub mod message;
 pub mod record;
 mod recovery;

@@ -3,6 +3,7 @@
 use crate::arena::{Arena, NONE, TaskFlags};
 use crate::ids::Ids;
 use crate::limits::{ANSWERS_MAX, BATCH, EFFECTS_MAX, Limits};
+use crate::marks::Marks;
 use crate::message::{
     Answer, Attached, AttemptRef, Effect, Exit, Input, Loaded, Outcome, TaskRef, Verdict,
 };
@@ -72,7 +73,18 @@ pub struct Machine {
     effects: VecDeque<Effect>,
     /// Answers in the order of the questions, each with the record that must be durable first.
     pub(crate) answers: VecDeque<(u64, Answer)>,
-    pub(crate) dirty: Box<[u64]>,
+    /// Tasks that the host has not heard of since they changed.
+    pub(crate) dirty: Marks,
+    /// Tasks that are `Queued`.
+    pub(crate) queued: Marks,
+    /// Tasks that have an attempt.
+    pub(crate) busy: Marks,
+    /// Tasks that have ended and whose result has not been delivered.
+    pub(crate) ended: Marks,
+    /// Tasks whose clock runs.
+    pub(crate) going: Marks,
+    /// The least of all that is due; `None` after it was taken away, until somebody asks.
+    pub(crate) nearest: Option<Instant>,
     /// Tasks still to be looked at after a commit or a restart.
     backlog: u16,
     drain_at: Instant,
@@ -107,7 +119,12 @@ impl Machine {
             reports: 0,
             effects: VecDeque::with_capacity(EFFECTS_MAX),
             answers: VecDeque::with_capacity(ANSWERS_MAX),
-            dirty: vec![0; (limits.tasks as usize).div_ceil(64)].into_boxed_slice(),
+            dirty: Marks::new(limits.tasks),
+            queued: Marks::new(limits.tasks),
+            busy: Marks::new(limits.tasks),
+            ended: Marks::new(limits.tasks),
+            going: Marks::new(limits.tasks),
+            nearest: None,
             backlog: limits.tasks,
             drain_at: Instant::NEVER,
             drained_told: false,
@@ -157,6 +174,7 @@ impl Machine {
         self.work_backlog();
         self.admit_waiting();
         self.checkpoint();
+        self.nearest = Some(self.nearest_due());
     }
 
     /// The earliest instant at which `handle(now, Timeout)` has something to do. May change with
@@ -166,10 +184,7 @@ impl Machine {
         if self.backlog < self.limits.tasks {
             return Instant(0);
         }
-        // Scan of at most 1024 instants, about a microsecond; a heap when there are ten times as
-        // many.
-        let due = self.arena.due.iter().copied().min().unwrap_or(Instant::NEVER);
-        due.min(self.drain_at).min(self.checkpoint_at)
+        self.nearest_due().min(self.drain_at).min(self.checkpoint_at)
     }
 
     /// The next thing the driver must do, in order.
@@ -225,6 +240,13 @@ impl Machine {
         let found = self.arena.attempts.get(attempt.slot as usize)?;
         let own = found.live && found.generation == attempt.generation && found.task != NONE;
         own.then(|| self.arena.task_ref(found.task))
+    }
+
+    /// Whether the nearest deadline of the task that a live attempt belongs to has passed.
+    #[must_use]
+    pub fn is_late(&self, attempt: AttemptRef, at: Instant) -> bool {
+        let task = self.task_of_attempt(attempt);
+        task.is_some_and(|task| self.arena.due[task.slot as usize] <= at)
     }
 
     /// References to all live tasks, in slot order.
@@ -296,28 +318,6 @@ impl Machine {
                 self.settle_books(slot);
             }
         }
-    }
-
-    pub(crate) fn settle_books(&mut self, slot: u16) {
-        let task = &self.arena.tasks[slot as usize];
-        let beat = match task.state {
-            State::Running => self.arena.attempts[task.attempt as usize].heartbeat_at,
-            _ => Instant::NEVER,
-        };
-        self.arena.due[slot as usize] = match task.state {
-            State::Free | State::Recovering | State::Closing | State::Reporting => Instant::NEVER,
-            _ => task.close_at.min(task.phase_at).min(beat),
-        };
-        self.mark_dirty(slot);
-    }
-
-    /// The task's nearest deadline, if it has passed; it stands until the present input is handled.
-    pub(crate) fn passed(&self, slot: u16) -> Option<Instant> {
-        Some(self.arena.due[slot as usize]).filter(|due| *due <= self.now.at)
-    }
-
-    pub(crate) fn mark_dirty(&mut self, slot: u16) {
-        self.dirty[slot as usize / 64] |= 1 << (slot % 64);
     }
 
     pub(crate) fn effect(&mut self, effect: Effect) {
@@ -549,12 +549,7 @@ impl Machine {
     }
 
     fn checkpoint(&mut self) {
-        let lives = self
-            .arena
-            .tasks
-            .iter()
-            .any(|task| !matches!(task.state, State::Free | State::Closing | State::Reporting));
-        if !lives {
+        if self.going.is_empty() {
             self.checkpoint_at = Instant::NEVER;
         } else if self.now.at >= self.checkpoint_at {
             self.checkpoint_at = self.now.at.after_ms(u64::from(self.limits.checkpoint_ms));

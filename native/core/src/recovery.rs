@@ -338,6 +338,9 @@ impl Machine {
                 task.close_at = now.at.after_ms(left);
             }
         }
+        for slot in 0..self.limits.tasks {
+            self.keep_books(slot);
+        }
         self.append_opened();
         self.start_backlog();
     }

@@ -40,6 +40,7 @@ mod caps;
 mod census;
 mod cgroup;
 mod footprint;
+mod kin;
 mod limits;
 mod members;
 
@@ -54,8 +55,6 @@ const HALT_PASSES: u32 = 4;
 const KILL_PASSES: u32 = 32;
 /// Processes whose end is awaited at once, which bounds the descriptors a sweep holds.
 const AWAITED_MAX: usize = 64;
-/// Most zombies reaped by one call.
-const REAPED_MAX: usize = 256;
 /// See [`Containment::backstop_bytes`].
 const BACKSTOP_TIMES: u64 = 4;
 const BACKSTOP_BYTES: u64 = 512 << 20;
@@ -319,9 +318,22 @@ impl Containment {
     }
 
     /// Kills everything in the cell (its leader too, should it live) until nothing is found, then
-    /// removes its group. Blocks for at most [`SWEEP_LIMIT`] and a few searches of `/proc`.
+    /// removes its group. Blocks for at most [`SWEEP_LIMIT`] and a few searches of `/proc`. To be
+    /// called by the thread that starts leaders and reaps.
     pub fn sweep(&self, cell: &Cell) -> Swept {
+        if self.is_deserted(&cell.target) {
+            return Swept { killed: 0, remaining: 0 };
+        }
         self.clear(&cell.target, SWEEP_LIMIT)
+    }
+
+    /// Reaps the leader of a cell that was swept, if it has ended, and gives the cell up.
+    pub fn bury(&self, cell: Cell) {
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        if let Some(leader) = cell.target.leader.and_then(|leader| Pid::from_raw(leader.pid)) {
+            let _ = waitid(WaitId::Pid(leader), ended);
+        }
+        drop(cell);
     }
 
     /// Kills whatever an earlier run of this instance has left, and removes its groups. Only before
@@ -332,28 +344,6 @@ impl Containment {
         groups.extend(self.controllers.groups());
         let needle = format!("{MARKER}={}:", self.instance).into_bytes();
         self.clear(&Target { needle, groups, leader: None }, LEFTOVERS_LIMIT)
-    }
-
-    /// Reaps adopted processes that have ended, at most 256 by one call, and returns how many.
-    /// Never blocks, never reaps a leader. Nothing else in this process may have children.
-    pub fn reap_strays(&self) -> u32 {
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        if !matches!(waitid(WaitId::All, ended | WaitIdOptions::NOWAIT), Ok(Some(_))) {
-            return 0;
-        }
-        let own = getpid().as_raw_pid();
-        let mut zombies = census();
-        zombies.retain(|process| process.parent == own && !process.alive);
-        let Some(leaders) = self.leaders.if_all_known() else {
-            return 0;
-        };
-        let reaped = zombies
-            .into_iter()
-            .filter(|process| !leaders.contains(&process.identity.pid))
-            .filter_map(|process| Pid::from_raw(process.identity.pid))
-            .take(REAPED_MAX)
-            .filter(|&pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
-        count(reaped.count())
     }
 
     /// Everything alive that belongs to `target`.

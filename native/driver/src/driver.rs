@@ -6,6 +6,7 @@ use crate::containment::{Containment, Tiers, become_subreaper};
 use crate::host::{Outbound, QUEUE_MAX, Request};
 use crate::memory::{Board, Rows};
 use crate::names;
+use crate::plan::Report;
 use crate::settings::{Containing, Settings};
 use crate::spool::{Spool, clear_directories};
 use crate::store::{Options, Recovered, Store};
@@ -99,7 +100,8 @@ impl Driver {
         let budget = Budget::divide(&settings.memory, &containment.caps(), sampled)?;
         containment.heed(&budget);
         let containment = Arc::new(containment);
-        become_subreaper().map_err(|cause| failed("become a subreaper", &cause))?;
+        // Where it is refused, as by an emulator, orphans are found by their group or marker alone.
+        let _ = become_subreaper();
         let (journal_orders, spawner_orders, mut unstarted) =
             Unstarted::assemble(settings, clock, instance, (tiers, budget), random())?;
         unstarted.opened.obstacle = containment.obstacle().map(str::to_owned);
@@ -127,7 +129,7 @@ impl Driver {
             })?,
             thread("limpet-journal", move || journal.run(&journal_orders))?,
             thread("limpet-timer", move || {
-                let _ = tell.send(if realtime { timer.raise() } else { Ok(()) });
+                let _ = tell.send(timer.raise(realtime));
                 timer.run(&recordings);
             })?,
         ];
@@ -232,7 +234,7 @@ impl Unstarted {
         opened.known_wall_ms = machine.known_wall_ms();
         let descriptor = |cause| failed("make a descriptor", &cause);
         let owned = |task: limpet_core::message::TaskRef| {
-            let Owner { id, source } = &owners[task.slot as usize];
+            let Owner { id, source, .. } = &owners[task.slot as usize];
             directory_name(source, id)
         };
         let directories = machine.tasks().map(owned).collect();
@@ -323,6 +325,8 @@ fn replay(
 struct PlanOwner {
     id: String,
     source: String,
+    #[serde(default)]
+    report: Report,
 }
 
 fn owner_of(kind: u8, payload: &[u8]) -> Option<Owner> {
@@ -330,8 +334,8 @@ fn owner_of(kind: u8, payload: &[u8]) -> Option<Owner> {
     if !matches!(record, Record::Accepted(_)) {
         return None;
     }
-    let PlanOwner { id, source } = serde_json::from_slice(attached).ok()?;
-    Some(Owner { id, source })
+    let PlanOwner { id, source, report } = serde_json::from_slice(attached).ok()?;
+    Some(Owner { id, source, report, known: false })
 }
 
 /// The stable id of a state directory: random, made once.

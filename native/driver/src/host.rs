@@ -3,6 +3,7 @@
 //! The timer never waits for the host: it tries the lock, and leaves events in the machine, which
 //! needs no memory for them, while the queue is full or taken.
 
+use crate::plan::Report;
 use limpet_core::message::{AttemptRef, Exit, StepHeader, TaskRef};
 use std::os::fd::OwnedFd;
 
@@ -83,6 +84,8 @@ pub struct Submission {
     pub finally_ms: u32,
     /// Higher runs first.
     pub priority: i8,
+    /// What of it the host is told.
+    pub report: Report,
     /// Steps that continuation may add.
     pub additions: u8,
     /// Headers of the steps.
@@ -109,7 +112,7 @@ pub enum Told {
     Changed {
         /// The task.
         task: u64,
-        /// JSON: id, source, state, step, attempt, outcome.
+        /// JSON: id, source, state, step, attempt, outcome, sequence, progress, report.
         text: String,
     },
     /// A task is over.

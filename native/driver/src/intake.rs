@@ -29,6 +29,7 @@ pub fn submission(
         schedule_to_close_ms: plan.schedule_to_close_ms.map_or(0, u64::from),
         finally_ms: plan.finally_ms,
         priority: plan.priority,
+        report: plan.report,
         additions: u8::try_from(plan.ceilings.steps).unwrap_or(u8::MAX),
         headers: plan.steps.iter().map(|step| header(table, step)).collect(),
         id: plan.id,

@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// How long after the host has asked for rows they are renewed.
 const ASKED_FOR: Duration = Duration::from_secs(5);
+/// Between two looks at an attempt that the kernel keeps, and before the first: only the name of
+/// its largest process is wanted, should it be killed.
+pub(crate) const KEPT_PAUSE: Duration = Duration::from_millis(250);
 /// Most rows at once: with at most 450 bytes each they fit the host's buffer.
 const ROWS_MAX: usize = 1024;
 
@@ -170,8 +173,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct State {
     subjects: HashMap<AttemptRef, Arc<Subject>>,
-    /// The sampler has not seen the newest list.
-    new: bool,
+    /// When the sampler has to see the newest list, which it has not seen.
+    new: Option<Instant>,
     asked: Option<Instant>,
     rows: Vec<Row>,
     made: Option<Instant>,
@@ -192,16 +195,17 @@ impl Board {
     /// Has an attempt looked at from now on.
     pub fn watch(&self, subject: Subject) {
         let mut state = self.lock();
+        let sooner = state.expect(subject.sampled);
         state.subjects.insert(subject.attempt, Arc::new(subject));
-        state.new = true;
-        self.changed.notify_one();
+        self.tell(sooner);
     }
 
     /// Lets an attempt go.
     pub fn forget(&self, attempt: AttemptRef) {
         let mut state = self.lock();
-        state.new |= state.subjects.remove(&attempt).is_some();
-        self.changed.notify_one();
+        let removed = state.subjects.remove(&attempt);
+        let sooner = removed.is_some_and(|subject| state.expect(subject.sampled));
+        self.tell(sooner);
     }
 
     /// Memory of every attempt, about a second old while somebody asks at least every 5 s.
@@ -244,11 +248,10 @@ impl Board {
             let now = Instant::now();
             let stalled_until = state.stalled_until.filter(|&end| now < end);
             let rows_due = state.rows_due(now, pause);
-            let due = until.into_iter().chain(rows_due).min();
-            let works = state.new || due.is_some_and(|due| due <= now);
-            if works && stalled_until.is_none() {
-                let new = std::mem::take(&mut state.new);
-                let subjects = new.then(|| state.subjects.values().cloned().collect());
+            let due = until.into_iter().chain(rows_due).chain(state.new).min();
+            if due.is_some_and(|due| due <= now) && stalled_until.is_none() {
+                let new = state.new.take();
+                let subjects = new.map(|_| state.subjects.values().cloned().collect());
                 return Some(Turn { subjects, rows_due });
             }
             state = match stalled_until.or(due) {
@@ -262,12 +265,30 @@ impl Board {
         None
     }
 
+    fn tell(&self, sooner: bool) {
+        if sooner {
+            self.changed.notify_one();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
+    /// Has the sampler see the list: at once, or where the kernel keeps the limit and most attempts
+    /// are over before anybody looks, a moment later. Whether that is earlier than it knows.
+    fn expect(&mut self, at_once: bool) -> bool {
+        let now = Instant::now();
+        let due = if at_once { now } else { now + KEPT_PAUSE };
+        let sooner = self.new.is_none_or(|new| due < new);
+        if sooner {
+            self.new = Some(due);
+        }
+        sooner
+    }
+
     fn is_asked(&self, now: Instant) -> bool {
         self.asked.is_some_and(|asked| now < asked + ASKED_FOR)
     }

@@ -48,6 +48,9 @@ pub struct Plan {
     pub finally_ms: u32,
     /// Higher goes first: -100 to 100.
     pub priority: i8,
+    /// What of it the host is told. Plans of version 0.1.0 and before do not say.
+    #[serde(default)]
+    pub report: Report,
     /// What extensions may add.
     pub ceilings: Ceilings,
     /// At most 32 steps; a step's index is its position here.
@@ -56,6 +59,17 @@ pub struct Plan {
     bytes: usize,
     #[serde(skip)]
     added: usize,
+}
+
+/// What the host is told of a task.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Report {
+    /// Every state, and the result.
+    #[default]
+    All,
+    /// The result alone.
+    Result,
 }
 
 /// What the extensions of a plan may add to it; nothing by default.

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 /// Version of the file.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Inputs of one generation.
 const ENTRIES_MAX: usize = 512;
 /// Step headers that belong to them.

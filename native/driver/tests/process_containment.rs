@@ -275,6 +275,16 @@ fn reaps_strays() {
     assert_eq!(containment.reap_strays(), 2);
     assert_eq!(containment.reap_strays(), 0, "the leader is not reaped");
     assert_eq!(reap(&child).exit_status(), Some(0));
+    // Who leaves nobody is swept by that alone, while another attempt and its children live.
+    let (other, members) = scene.tree(&containment, 2, &["child", "stay"]);
+    let plain = scene.start(&containment, 3, &["/bin/sh", "-c", "exit 3"]);
+    wait_readable(&plain.pidfd);
+    assert_eq!(containment.sweep(&plain.cell), Swept { killed: 0, remaining: 0 });
+    assert!(!plain.cell.groups().iter().any(|group| group.exists()));
+    assert_eq!(reap(&plain).exit_status(), Some(3));
+    assert!(!members.iter().any(has_ended), "nobody else is hit");
+    assert_eq!(containment.sweep(&other.cell), Swept { killed: 1, remaining: 0 });
+    reap(&other);
 }
 
 /// A name of another instance gets no cell, and no tier is claimed that is not there.

@@ -61,7 +61,11 @@ def lines(answer: dict[str, Any], memory: dict[str, Any]) -> list[str]:
 def table(live: list[dict[str, Any]]) -> list[str]:
     """Return the live tasks for a person, no line if there are none."""
     rows = [
-        [str(task.get(key, "-")) for key in ("source", "id", "state", "step", "attempt")]
+        [_cell(task.get(key)) for key in ("source", "id", "state", "step", "attempt")]
         for task in live
     ]
     return present.table(["SOURCE", "TASK", "STATE", "STEP", "TRY"], rows) if rows else []
+
+
+def _cell(value: object) -> str:
+    return "-" if value is None else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,21 @@ class Limpet(targets.Process):
     def command(self, kind: str, argv: list[str]) -> targets.Command:
         return self.of_steps(steps(kind, argv))
 
-    def of_steps(self, of: list[dict[str, Any]]) -> targets.Command:
-        """Return the command for a task of these steps."""
-        document = {"limpet": 1, "id": "@ID@", "expires_at": "@EXPIRES@", "steps": of}
+    def waiting(self) -> int:
+        """Return how many of its tasks wait for their next attempt."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(self.directory / "limpet.sock"))
+            asking.sendall(b'{"ask": "status"}\n')
+            with asking.makefile("rb") as told:
+                tasks = json.loads(told.read())["tasks"]
+        return sum(task["state"] == "backoff" for task in tasks)
+
+    def of_steps(self, of: list[dict[str, Any]], report: str = "result") -> targets.Command:
+        """Return the command for a task of these steps, which reports what everybody else does."""
+        document = {
+            **{"limpet": 1, "id": "@ID@", "expires_at": "@EXPIRES@"},
+            **{"report": report, "steps": of},
+        }
         return targets.Command(
             send=f"limpet/kitchen/task/{SOURCE}",
             hear=[f"limpet/kitchen/{kind}/{SOURCE}" for kind in ("answer", "result")],
@@ -98,6 +111,12 @@ class AsShipped(Limpet):
     """With the limits that it has where nobody sets any: what memory is measured with."""
 
     limits = ""
+
+
+class Roomy(Limpet):
+    """With a journal that has room for a thousand live tasks: each sets 17 KiB aside."""
+
+    limits = LIMITS.replace("16MiB", "48MiB")
 
 
 class Frozen(Limpet):

@@ -3,14 +3,15 @@
 use crate::containment::{Limits, Meter, Tiers, Usage};
 use crate::launch::Work;
 use crate::memory::Watch;
+use crate::names::pack_attempt;
 use crate::output::{HeadTail, Parts, ReportLines, ReportSummary};
 use crate::prepare::Spec;
 use crate::quota::Quota;
 use crate::syscalls;
 use crate::threads::spawner::Running;
+use crate::threads::vigil::{Vigil, Watched};
 use limpet_core::message::{AttemptRef, Exit, Outcome, Signal};
 use limpet_core::record::Record;
-use rustix::fd::OwnedFd;
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -22,6 +23,10 @@ const READ_BYTES: usize = 64 * 1024;
 const HEAD_BYTES: usize = 2 * 1024;
 /// ... and its end.
 const TAIL_BYTES: usize = 1024;
+/// Where the place among its descriptors stands in a token, above the name of the attempt.
+pub const PLACE_SHIFT: u32 = 60;
+/// The leader's place among the descriptors of an attempt; its pipes come before.
+pub const LEADER: u64 = 3;
 /// The number of SIGKILL, which is the same everywhere.
 const KILL_NUMBER: i32 = 9;
 /// No end of a step takes more of the journal; see `Limits::ended_bytes`.
@@ -45,9 +50,9 @@ pub struct Live {
     /// Leader's pid, until it is buried.
     pub pid: Option<Pid>,
     /// The leader's descriptor.
-    pub pidfd: Option<OwnedFd>,
+    pub pidfd: Option<Watched>,
     /// Standard output, standard error, report.
-    pub pipes: [Option<OwnedFd>; 3],
+    pub pipes: [Option<Watched>; 3],
     outputs: [HeadTail; 2],
     log: Option<Log>,
     report: Option<ReportLines>,
@@ -147,11 +152,14 @@ impl Live {
         taken
     }
 
-    /// Takes over a process that runs.
-    pub fn runs(&mut self, running: Running) {
+    /// Takes over a process that runs, and has its descriptors waited for.
+    pub fn runs(&mut self, running: Running, vigil: &Vigil) {
+        let watch = |fd, place: u64| {
+            Some(vigil.watch(fd, place << PLACE_SHIFT | pack_attempt(self.reference)))
+        };
         let [stdout, stderr, report] = running.pipes;
-        (self.pid, self.pidfd) = (Some(running.pid), Some(running.pidfd));
-        self.pipes = [Some(stdout), Some(stderr), Some(report)];
+        self.pipes = [watch(stdout, 0), watch(stderr, 1), watch(report, 2)];
+        (self.pid, self.pidfd) = (Some(running.pid), watch(running.pidfd, LEADER));
         self.report = Some(ReportLines::new());
         (self.meter, self.watch) = (running.meter, running.watch);
         (self.backstop_bytes, self.not_enforced) = (running.backstop_bytes, running.not_enforced);
@@ -205,8 +213,8 @@ impl Live {
         lines
     }
 
-    /// Learns how the leader has ended; false while it runs. It stays a zombie until
-    /// [`Live::bury`]: its pid names the session in which its descendants are looked for.
+    /// Learns how the leader has ended; false while it runs. It stays a zombie until the spawner
+    /// buries it: its pid names the session in which its descendants are looked for.
     pub fn notice_exit(&mut self, buffer: &mut [u8], now_ms: u64, wall_ms: u64) -> bool {
         let Some(pid) = self.pid else { return false };
         let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -305,10 +313,9 @@ impl Live {
         }
     }
 
-    /// Lets the dead leader go. Only after its descendants are gone.
+    /// Lets the dead leader go, whose descendants are gone: the spawner reaps it.
     pub fn bury(&mut self) {
-        if let (Some(pid), Some(_)) = (self.pid, self.exit) {
-            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        if self.exit.is_some() {
             self.pid = None;
         }
     }

@@ -6,6 +6,7 @@
 //! their memory and waits for /proc. The uplink's thread is in [`crate::uplink`].
 
 pub mod attempt;
+mod effects;
 pub mod journal;
 mod pretence;
 pub mod realtime;
@@ -13,3 +14,4 @@ pub mod sampler;
 pub mod spawner;
 mod telling;
 pub mod timer;
+mod vigil;

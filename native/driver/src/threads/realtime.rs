@@ -9,13 +9,15 @@ use std::ffi::{c_int, c_void};
 use std::time::Duration;
 
 use rustix::mm::mlock;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
 /// Above every ordinary thread, and below the interrupt threads of a kernel that has them (50).
 const PRIORITY: c_int = 40;
 const SCHED_FIFO: c_int = 1;
 /// What is forked has the ordinary policy (sched(7)).
 const SCHED_RESET_ON_FORK: c_int = 0x4000_0000;
+/// As nice(1) counts it.
+const NICE: i32 = -20;
 /// Without a system call that waits.
 const RUN_MAX: Duration = Duration::from_millis(500);
 /// Of the stack below here, a multiple of what a turn of the timer takes.
@@ -29,6 +31,12 @@ struct Parameter {
 // SAFETY: the prototype of libc; pid 0 is the calling thread, and it only reads `parameter`.
 unsafe extern "C" {
     safe fn sched_setscheduler(pid: c_int, policy: c_int, parameter: &Parameter) -> c_int;
+}
+
+/// Where it is not asked to come before every ordinary thread, the calling one still comes before
+/// most of them, if it may: it is short of work, and what it does is late at once.
+pub fn prefer() {
+    let _ = setpriority_process(None, NICE);
 }
 
 /// Raises the calling thread, which works on `places` (in memory that it owns).

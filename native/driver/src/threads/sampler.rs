@@ -10,7 +10,7 @@
 //! backstop alone, and everything else goes on.
 
 use crate::containment::{Births, Cheap, Containment, Footprint, Members, is_swapping, number};
-use crate::memory::{Board, Excess, Row, Subject, Turn};
+use crate::memory::{Board, Excess, KEPT_PAUSE, Row, Subject, Turn};
 use limpet_core::message::AttemptRef;
 use rustix::process::setpriority_process;
 use rustix::time::{ClockId, clock_gettime};
@@ -27,9 +27,6 @@ const FILL_RATE: u64 = 2 << 30;
 const PAUSE_MIN: Duration = Duration::from_millis(2);
 /// And at most.
 const PAUSE_MAX: Duration = Duration::from_millis(250);
-/// Between two looks at an attempt that the kernel keeps: only the name of its largest process is
-/// wanted, should it be killed.
-const KEPT_PAUSE: Duration = Duration::from_millis(250);
 /// Between two rounds of rows for the host.
 const ROWS_PAUSE: Duration = Duration::from_secs(1);
 /// A look that is due within one part of so many of its pause is made with the others: waking up

@@ -157,7 +157,9 @@ impl Spawner<'_> {
             }
             Order::Forget(attempt) => {
                 self.board.forget(attempt);
-                self.held.remove(&attempt);
+                if let Some(held) = self.held.remove(&attempt) {
+                    self.containment.bury(held.cell);
+                }
             }
             Order::Retire { directory, keep } => spool::retire(&directory, keep),
             Order::ReapStrays => drop(self.containment.reap_strays()),

@@ -4,6 +4,7 @@ use crate::history::Facts;
 use crate::host::Told;
 use crate::launch::Work;
 use crate::names::pack_task;
+use crate::plan::Report;
 use crate::threads::attempt::Live;
 use crate::threads::journal;
 use crate::threads::timer::Timer;
@@ -12,7 +13,8 @@ use limpet_core::message::{Event, TaskRef};
 impl Timer {
     pub(crate) fn tell(&mut self) {
         let host = self.parts.host.clone();
-        let filled = host.try_fill(|| self.next_told());
+        // What is told is put into words here, which takes its time: a deadline has its own.
+        let filled = host.try_fill(|| if self.is_due() { None } else { self.next_told() });
         self.retry = !filled;
         if let Ok(mut stats) = self.parts.stats.try_lock() {
             *stats = self.parts.machine.stats();
@@ -40,6 +42,8 @@ impl Timer {
                     let task = answer.task.map_or(u64::MAX, pack_task);
                     return Some(Told::Answer { token: answer.token, task, verdict, text });
                 }
+                // Of a task that reports its result alone the host hears once that it lives.
+                Event::Changed(task) if self.is_quiet(task) => {}
                 Event::Changed(task) => {
                     if let Some(told) = self.changed(task) {
                         return Some(told);
@@ -69,6 +73,11 @@ impl Timer {
         }
     }
 
+    fn is_quiet(&mut self, task: TaskRef) -> bool {
+        let owner = &mut self.parts.owners[task.slot as usize];
+        std::mem::replace(&mut owner.known, true) && owner.report == Report::Result
+    }
+
     fn changed(&mut self, task: TaskRef) -> Option<Told> {
         let view = self.parts.machine.view(task)?;
         let owner = &self.parts.owners[task.slot as usize];
@@ -81,7 +90,8 @@ impl Timer {
             "id": owner.id, "source": owner.source, "state": view.state.name(),
             "step": (view.step != u8::MAX).then_some(view.step), "attempt": view.attempt,
             "outcome": Some(view.outcome.name()).filter(|name| *name != "none"),
-            "progress": progress, "sequence": self.parts.machine.next_seq() - 1,
+            "sequence": self.parts.machine.next_seq() - 1, "progress": progress,
+            "report": owner.report,
         });
         Some(Told::Changed { task: pack_task(task), text: text.to_string() })
     }

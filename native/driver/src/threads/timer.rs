@@ -7,23 +7,20 @@
 
 use crate::clock::Clock;
 use crate::containment::Tiers;
-use crate::host::{Outbound, Request, Told};
+use crate::host::{Outbound, Request, Submission, Told};
 use crate::launch::Work;
-use crate::names::{self, pack_attempt};
+use crate::names;
+use crate::plan::Report;
 use crate::prepare::Prepared;
 use crate::recording::Recorder;
-use crate::spawn::{AttemptName, SpawnError};
-use crate::threads::attempt::Live;
+use crate::spawn::SpawnError;
+use crate::threads::attempt::{LEADER, Live, PLACE_SHIFT};
 use crate::threads::spawner::{self, Running};
+use crate::threads::vigil::Vigil;
 use crate::threads::{journal, realtime};
-use limpet_core::message::{
-    Attached, AttemptRef, Effect, Executor, Exit, Input, Loaded, Submit, TaskRef,
-};
-use limpet_core::record::{FIXED_BYTES_MAX, Record};
+use limpet_core::message::{AttemptRef, Executor, Exit, Input, Loaded, Submit, TaskRef};
 use limpet_core::{Instant, Machine};
 use limpet_rings::inbox::{Mailbox, Patient};
-use rustix::event::{Timespec, epoll};
-use rustix::fd::{AsFd, OwnedFd};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -32,14 +29,12 @@ use std::time::Duration;
 
 /// Messages that may wait for the timer; whoever finds it full waits.
 pub const INBOX_MAX: usize = 512;
-/// Events taken from the kernel at one turn.
-const EVENTS_MAX: usize = 64;
 /// Messages handled at one turn, so that descriptors and deadlines have theirs.
 const MESSAGES_MAX: usize = 64;
 /// How long to wait before another look at what was busy: the host's queue, a full ring.
-const RETRY_NS: u64 = 1_000_000;
+const RETRY_NS: u64 = 200_000;
 /// The inbox's place among the descriptors; pipes and leaders have numbers of attempts.
-const INBOX_TOKEN: u64 = u64::MAX;
+const INBOX_TOKEN: u64 = u64::MAX - 1;
 
 /// What other threads tell the timer.
 #[derive(Debug)]
@@ -101,6 +96,10 @@ pub struct Owner {
     pub id: String,
     /// Who sent it.
     pub source: String,
+    /// What of it the host is told.
+    pub report: Report,
+    /// Whether the host knows that it lives.
+    pub known: bool,
 }
 
 /// Everything the thread starts with.
@@ -133,19 +132,19 @@ pub struct Parts {
 /// The thread's state.
 pub struct Timer {
     pub(super) parts: Parts,
-    poll: OwnedFd,
-    recorder: Recorder,
+    vigil: Vigil,
+    pub(super) recorder: Recorder,
     pub(super) live: Vec<Option<Live>>,
     buffer: Box<[u8]>,
     /// The bytes that belong to the submission or extension at hand.
-    attached: Vec<u8>,
+    pub(super) attached: Vec<u8>,
     pub(super) held: Option<Request>,
     pub(super) listing: Option<Vec<TaskRef>>,
     /// What could not be put into the host's queue yet; at most one per live attempt.
     pub(super) told: VecDeque<Told>,
     pub(super) retry: bool,
     /// Something was written in this turn that somebody waits for.
-    urgent: bool,
+    pub(super) urgent: bool,
     closing: bool,
 }
 
@@ -155,13 +154,12 @@ impl Timer {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn new(parts: Parts, attempts: u16) -> std::io::Result<Timer> {
-        let poll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let data = epoll::EventData::new_u64(INBOX_TOKEN);
-        epoll::add(&poll, parts.messages.wake.as_fd(), data, epoll::EventFlags::IN)?;
+        let vigil = Vigil::new()?;
+        vigil.add(&parts.messages.wake, INBOX_TOKEN)?;
         Ok(Timer {
             recorder: Recorder::new(&parts.machine),
             parts,
-            poll,
+            vigil,
             live: (0..attempts).map(|_| None).collect(),
             buffer: vec![0; 16 * 1024].into_boxed_slice(),
             attached: Vec::new(),
@@ -174,12 +172,17 @@ impl Timer {
         })
     }
 
-    /// Lets the calling thread come before every ordinary one, for `run`.
+    /// Lets the calling thread come before every ordinary one, for `run`; or if it is not asked to
+    /// be `realtime`, before most of them where that is allowed.
     ///
     /// # Errors
     /// A sentence that names what the kernel refuses.
-    pub fn raise(&self) -> Result<(), String> {
-        realtime::enter(&self.parts.machine.places())
+    pub fn raise(&self, realtime: bool) -> Result<(), String> {
+        if realtime {
+            return realtime::enter(&self.parts.machine.places());
+        }
+        realtime::prefer();
+        Ok(())
     }
 
     /// Works until it is told to close. If it panics, what led to that is kept in `recordings`.
@@ -195,16 +198,17 @@ impl Timer {
 
     fn work(&mut self) {
         self.perform();
-        let mut events = Vec::with_capacity(EVENTS_MAX);
         while !self.closing {
             self.tell();
-            self.wait(&mut events);
-            for event in events.drain(..) {
-                let token = event.data.u64();
+            self.wait();
+            self.keep_time();
+            for place in 0.. {
+                let Some(token) = self.vigil.ready(place) else { break };
                 if token == INBOX_TOKEN {
                     self.parts.messages.wake.rest();
                 } else {
                     self.ready(token);
+                    self.keep_time();
                 }
             }
             self.turn();
@@ -214,9 +218,7 @@ impl Timer {
     /// Everything of one turn but the wait.
     pub(crate) fn turn(&mut self) {
         self.read_inbox();
-        if self.parts.machine.next_deadline() <= self.parts.clock.at() {
-            self.feed(Input::Timeout);
-        }
+        self.keep_time();
         if std::mem::take(&mut self.urgent) {
             self.parts.journal.send(journal::Order::Commit);
         }
@@ -232,7 +234,7 @@ impl Timer {
         self.parts.machine.next_deadline()
     }
 
-    fn wait(&mut self, events: &mut Vec<epoll::Event>) {
+    fn wait(&mut self) {
         let mut until = self.parts.machine.next_deadline();
         let now = self.parts.clock.at();
         if self.retry || self.parts.journal.waits() || self.parts.spawner.waits() {
@@ -241,15 +243,29 @@ impl Timer {
         if self.held.is_some() && self.parts.machine.can_take() {
             until = now;
         }
-        let timeout = (until != Instant::NEVER).then(|| {
-            let left = until.0.saturating_sub(now.0);
-            let seconds = i64::try_from(left / 1_000_000_000).unwrap_or(i64::MAX);
-            Timespec { tv_sec: seconds, tv_nsec: (left % 1_000_000_000) as _ }
-        });
-        events.clear();
-        // An interrupted wait is a short one; everything is looked at again anyway.
-        let spare = rustix::buffer::spare_capacity(events);
-        let _ = epoll::wait(&self.poll, spare, timeout.as_ref());
+        self.vigil.wait(until, now);
+    }
+
+    /// Whether the machine's nearest deadline has come: then nothing else comes before it.
+    pub(super) fn is_due(&self) -> bool {
+        self.parts.machine.next_deadline() <= self.parts.clock.at()
+    }
+
+    /// Tells the machine if a deadline has come; between any two pieces of other work.
+    fn keep_time(&mut self) {
+        if !self.is_due() {
+            return;
+        }
+        // Who has ended in time is not late because nobody looked.
+        for place in 0.. {
+            let Some(token) = self.vigil.ready(place) else { break };
+            let attempt = attempt_of(token);
+            let leader = token >> PLACE_SHIFT == LEADER;
+            if leader && self.parts.machine.is_late(attempt, self.parts.clock.at()) {
+                self.ready(token);
+            }
+        }
+        self.feed(Input::Timeout);
     }
 
     // --- inputs ---------------------------------------------------------------------------------
@@ -266,6 +282,7 @@ impl Timer {
         for left in (0..MESSAGES_MAX).rev() {
             let Some(message) = self.parts.messages.take() else { break };
             self.message(message);
+            self.keep_time();
             more |= left == 0;
         }
         if more {
@@ -286,6 +303,7 @@ impl Timer {
             }
             let Some(request) = self.parts.requests.take() else { return false };
             self.request(request);
+            self.keep_time();
         }
         true
     }
@@ -371,7 +389,7 @@ impl Timer {
         }
     }
 
-    fn submit(&mut self, submission: crate::host::Submission) {
+    fn submit(&mut self, submission: Submission) {
         self.attached = submission.plan;
         let submit = Submit {
             token: submission.token,
@@ -393,7 +411,8 @@ impl Timer {
             self.parts.machine.view(*task).is_some_and(|view| view.accepted_seq == seq)
         });
         if let Some(task) = accepted {
-            let owner = Owner { id: submission.id, source: submission.source };
+            let Submission { id, source, report, .. } = submission;
+            let owner = Owner { id, source, report, known: true };
             self.parts.owners[task.slot as usize] = owner;
         }
         self.attached = Vec::new();
@@ -435,11 +454,11 @@ impl Timer {
     }
 
     fn spawned(&mut self, attempt: AttemptRef, spawned: Result<Running, SpawnError>) {
-        let Some(live) = self.live_of(attempt) else { return };
+        let live = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut);
+        let Some(live) = live.filter(|live| live.reference == attempt) else { return };
         match spawned {
             Ok(running) => {
-                live.runs(running);
-                self.watch(attempt);
+                live.runs(running, &self.vigil);
                 self.feed(Input::Spawned(attempt));
             }
             Err(error) => {
@@ -450,22 +469,10 @@ impl Timer {
         }
     }
 
-    fn watch(&self, attempt: AttemptRef) {
-        let Some(Some(live)) = self.live.get(attempt.slot as usize) else { return };
-        let fds = live.pipes.iter().chain(core::iter::once(&live.pidfd)).zip(0u64..);
-        for (fd, place) in fds {
-            let Some(fd) = fd else { continue };
-            let token = place << 60 | pack_attempt(attempt);
-            let data = epoll::EventData::new_u64(token);
-            // Only a lack of kernel memory can refuse this; the clocks then end the attempt.
-            let _ = epoll::add(&self.poll, fd, data, epoll::EventFlags::IN);
-        }
-    }
-
     /// A pipe has something, or a leader has ended.
     fn ready(&mut self, token: u64) {
-        let place = usize::try_from(token >> 60).unwrap_or(usize::MAX);
-        let attempt = names::unpack_attempt(token & (u64::MAX >> 4));
+        let place = usize::try_from(token >> PLACE_SHIFT).unwrap_or(usize::MAX);
+        let attempt = attempt_of(token);
         let now_ms = self.parts.clock.at().0 / 1_000_000;
         let wall_ms = self.parts.clock.wall_ms();
         let Some(live) = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut) else {
@@ -494,89 +501,6 @@ impl Timer {
         }
     }
 
-    // --- effects --------------------------------------------------------------------------------
-
-    pub(crate) fn perform(&mut self) {
-        while let Some(effect) = self.parts.machine.poll_effect() {
-            self.recorder.effect(&effect);
-            match effect {
-                Effect::Append { seq, task, record, attached, urgent } => {
-                    self.append(seq, task, &record, attached);
-                    self.urgent |= urgent;
-                }
-                Effect::Load { attempt, task, step } => {
-                    self.parts.journal.send(journal::Order::Load { attempt, task, step });
-                }
-                Effect::Start { attempt, task, step, number, .. } => {
-                    self.start(attempt, task, step, number);
-                }
-                Effect::Signal { attempt, signal, due } => {
-                    if let Some(live) = self.live_of(attempt) {
-                        live.signal(signal);
-                    }
-                    let now = self.parts.clock.at();
-                    if let Some(live) = self.live_of(attempt) {
-                        live.late_us = due.map(|due| now.0.saturating_sub(due.0) / 1_000);
-                    }
-                    self.parts.spawner.send(spawner::Order::Signal { attempt, signal });
-                }
-                Effect::Sweep(attempt) => {
-                    self.parts.spawner.send(spawner::Order::Sweep(attempt));
-                }
-                Effect::Discard(attempt) => {
-                    if self.live_of(attempt).is_some() {
-                        self.live[attempt.slot as usize] = None;
-                    }
-                    self.parts.spawner.send(spawner::Order::Forget(attempt));
-                }
-                Effect::Release { task, keep_from } => {
-                    self.parts.journal.send(journal::Order::Release { task, keep_from });
-                }
-            }
-        }
-    }
-
-    fn append(&mut self, seq: u64, task: u64, record: &Record, attached: Attached) {
-        let mut bytes = vec![0; FIXED_BYTES_MAX];
-        let used = self.parts.machine.encode(task, record, &mut bytes);
-        bytes.truncate(used);
-        match attached {
-            Attached::None => {}
-            Attached::Plan | Attached::Extension => bytes.extend_from_slice(&self.attached),
-            Attached::Attempt(attempt) => {
-                if let Some(live) = self.live_of(attempt) {
-                    bytes.extend_from_slice(&live.payload(record));
-                }
-            }
-        }
-        let kind = record.kind();
-        self.parts.journal.send(journal::Order::Append { seq, task, kind, bytes });
-    }
-
-    fn start(&mut self, attempt: AttemptRef, task: u64, step: u8, number: u8) {
-        let instance = self.parts.instance.clone();
-        let wall_ms = self.parts.clock.wall_ms();
-        let Some(live) = self.live_of(attempt) else { return };
-        (live.step, live.number) = (step, number);
-        // Here the attempt's clock starts: making its process is part of it.
-        live.started_ms = wall_ms;
-        match live.work.take() {
-            Some(Work::Process(launch)) => {
-                live.log_to(&launch.directory);
-                let name = AttemptName { instance, task, step, attempt: u32::from(number) };
-                let (limits, quota) = (live.limits(), live.quota(&launch.directory));
-                let launch = Box::new(launch);
-                let order = spawner::Order::Spawn { attempt, name, launch, limits, quota };
-                self.parts.spawner.send(order);
-            }
-            Some(work @ (Work::Publish { .. } | Work::Reboot)) => {
-                let text = super::telling::host_work(&work);
-                self.told.push_back(Told::Work { attempt: pack_attempt(attempt), text });
-            }
-            Some(Work::Sleep(_)) | None => {}
-        }
-    }
-
     /// Ends what still runs, records an orderly stop if nothing did, and lets the others end.
     fn close(mut self) {
         let running = self.live.iter().flatten().any(|live| live.pid.is_some());
@@ -592,4 +516,9 @@ impl Timer {
         self.parts.spawner.close(spawner::Order::Close);
         self.parts.journal.close(journal::Order::Close);
     }
+}
+
+/// Whose descriptor a token names.
+fn attempt_of(token: u64) -> AttemptRef {
+    names::unpack_attempt(token & (u64::MAX >> (64 - PLACE_SHIFT)))
 }

@@ -1,0 +1,81 @@
+//! Decides by our own children alone, without a search of /proc, that nobody is left of an attempt,
+//! and reaps whom we have adopted.
+//!
+//! We are the subreaper of everything that descends from us. So each descendant of a leader that
+//! has ended descends from a child of ours that is no leader; and a child stays in the kernel's
+//! list until we reap it. If the lists hold leaders only, nobody is left. They may miss somebody
+//! only while another is reaped: that is done by the thread that reads them, which also starts
+//! leaders.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use rustix::process::{Pid, RawPid, WaitId, WaitIdOptions, child_subreaper, getpid, waitid};
+use rustix::thread::gettid;
+
+use super::{Containment, Target, census, count};
+
+/// Most zombies reaped by one call.
+const REAPED_MAX: usize = 256;
+
+/// The children, dead or alive, that we have adopted or that the calling thread has started. `None`
+/// where the kernel keeps no lists (`CONFIG_PROC_CHILDREN`).
+fn children() -> Option<Vec<RawPid>> {
+    // Orphans are given to the thread that lived first; no other forks.
+    let (first, own) = (getpid().as_raw_pid(), gettid().as_raw_pid());
+    let mut found = Vec::new();
+    for thread in [first, own].into_iter().take(1 + usize::from(first != own)) {
+        let list = fs::read_to_string(format!("/proc/self/task/{thread}/children")).ok()?;
+        found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<RawPid>().ok()));
+    }
+    Some(found)
+}
+
+impl Containment {
+    /// Children of ours that are no leaders, dead or alive; `None` where that cannot be told.
+    pub(super) fn strays(&self) -> Option<Vec<Pid>> {
+        child_subreaper().ok()??;
+        let children = children()?;
+        let leaders = self.leaders.if_all_known()?;
+        let strays = children.into_iter().filter(|pid| !leaders.contains(pid));
+        Some(strays.filter_map(Pid::from_raw).collect())
+    }
+
+    /// Whether nobody is left of an attempt whose leader has ended: none of its descendants, and
+    /// nobody else in its groups, which are removed. False where that is not sure.
+    pub(super) fn is_deserted(&self, target: &Target) -> bool {
+        let Some(leader) = target.leader else { return false };
+        let seen = census::read(leader.pid);
+        // A dead leader has no children any more: its end has given them to us.
+        let dead = seen.is_some_and(|seen| seen.identity == leader && !seen.alive);
+        // The kernel removes no group that holds a process or another group.
+        let removed = |group| match fs::remove_dir(group) {
+            Err(error) => error.kind() == ErrorKind::NotFound,
+            Ok(()) => true,
+        };
+        dead && self.strays().is_some_and(|strays| strays.is_empty())
+            && target.groups.iter().all(removed)
+    }
+
+    /// Reaps adopted processes that have ended, at most 256 by one call, and returns how many.
+    /// Never blocks, never reaps a leader. Nothing else in this process may have children.
+    pub fn reap_strays(&self) -> u32 {
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let Some(strays) = self.strays().or_else(|| self.dead_strays()) else { return 0 };
+        let reaped = strays
+            .into_iter()
+            .filter(|&pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))))
+            .take(REAPED_MAX);
+        count(reaped.count())
+    }
+
+    /// Adopted processes that have ended, where the kernel keeps no lists of children.
+    fn dead_strays(&self) -> Option<Vec<Pid>> {
+        let own = getpid().as_raw_pid();
+        let mut zombies = census::census();
+        zombies.retain(|process| process.parent == own && !process.alive);
+        let leaders = self.leaders.if_all_known()?;
+        let strays = zombies.into_iter().map(|process| process.identity.pid);
+        Some(strays.filter(|pid| !leaders.contains(pid)).filter_map(Pid::from_raw).collect())
+    }
+}
