@@ -4,7 +4,8 @@
 
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::process::Pid;
-use std::ffi::{c_int, c_long};
+use std::ffi::{CString, c_char, c_int, c_long};
+use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -51,6 +52,7 @@ const MOST_RESIDENT: usize = 4;
 unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
     safe fn signal(number: c_int, disposition: usize) -> usize;
+    fn execv(path: *const c_char, argv: *const *const c_char) -> c_int;
 }
 
 /// Takes the memory of a process that was killed back at once, rather than when it has come to its
@@ -83,6 +85,19 @@ pub fn note_interrupts() {
         // It only touches an atomic, which a handler may.
         let _ = signal(number.as_raw(), note as extern "C" fn(c_int) as usize);
     }
+}
+
+/// Becomes the program that `words` name, with our environment and signals as a program expects
+/// them; returns only the cause why not. The standard library's way would bring all that starts
+/// processes.
+pub fn become_program(words: &[CString]) -> io::Error {
+    crate::spawn::stop_ignoring(rustix::process::Signal::PIPE);
+    let mut argv: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).collect();
+    argv.push(ptr::null());
+    // SAFETY: execv(path, argv) reads texts that end with NUL, and a list of them that ends with
+    // null.
+    unsafe { execv(argv[0], argv.as_ptr()) };
+    io::Error::last_os_error()
 }
 
 /// Whether SIGINT or SIGTERM has come since [`note_interrupts`].

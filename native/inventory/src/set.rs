@@ -10,7 +10,6 @@ use crate::rules::{Findings, Rule};
 use crate::seen::{Look, Naming, Seen};
 use crate::source::{Source, Watch};
 use crate::text::is_file_name;
-use std::collections::BTreeMap;
 
 /// Files of one model.
 pub const SHARDS_MAX: usize = 1024;
@@ -23,8 +22,8 @@ pub const INDEX_ENDING: &str = ".safetensors.index.json";
 /// What an index says.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// Which tensors are in which file.
-    pub files: BTreeMap<String, Tally>,
+    /// Which tensors are in which file, sorted by its name.
+    pub files: Vec<(String, Tally)>,
     /// Bytes of all of them.
     pub total: Option<u64>,
 }
@@ -111,10 +110,11 @@ fn members(
 }
 
 fn file(index: &mut Index, name: String, tensor: u64, findings: &mut Findings) {
-    if let Some(tally) = index.files.get_mut(&name) {
-        tally.add(tensor);
-        return;
-    }
+    let place = index.files.binary_search_by(|(known, _)| known.cmp(&name));
+    let at = match place {
+        Ok(at) => return index.files[at].1.add(tensor),
+        Err(at) => at,
+    };
     if !is_file_name(&name) {
         findings.add(Rule::SetPath, format_args!("{name:?}"));
         return;
@@ -123,7 +123,9 @@ fn file(index: &mut Index, name: String, tensor: u64, findings: &mut Findings) {
         findings.add(Rule::SetMany, format_args!("from {name:?} on"));
         return;
     }
-    index.files.entry(name).or_default().add(tensor);
+    let mut tally = Tally::default();
+    tally.add(tensor);
+    index.files.insert(at, (name, tally));
 }
 
 /// The place of a GGUF file in its set, by its name: `NAME-00002-of-00005.gguf`.

@@ -2,7 +2,6 @@
 
 use limpet_inventory::source::{Folder, Source};
 use limpet_inventory::{INDEX_ENDING, PARTIAL, Split, shard_prefix};
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -133,8 +132,8 @@ fn walk(folder: &Path, depth: usize, all: &mut Vec<Found>) -> Result<(), String>
             names.push(name);
         }
     }
-    names.sort_by_key(|name| name.to_lowercase());
-    folders.sort_by_key(|name| name.to_lowercase());
+    sort(&mut names);
+    sort(&mut folders);
     for name in models(&names) {
         if all.len() == FOUND_MAX {
             return Err(failed(&format!("there are more than {FOUND_MAX} models")));
@@ -153,6 +152,12 @@ fn walk(folder: &Path, depth: usize, all: &mut Vec<Found>) -> Result<(), String>
     Ok(())
 }
 
+/// By name, whether letters are large or small.
+fn sort(names: &mut [String]) {
+    let folded = |name: &String| name.to_ascii_lowercase();
+    names.sort_unstable_by(|one, other| folded(one).cmp(&folded(other)));
+}
+
 fn is_model(name: &str) -> bool {
     let whole = PARTIAL.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name);
     ENDINGS.iter().any(|ending| whole.ends_with(ending))
@@ -161,10 +166,16 @@ fn is_model(name: &str) -> bool {
 /// One name for each model: the index of a sharded one, the first split that is there.
 fn models(names: &[String]) -> Vec<String> {
     let index = |name: &String| name.strip_suffix(INDEX_ENDING).map(str::to_owned);
-    let indexed: BTreeSet<String> = names.iter().filter_map(index).collect();
-    let mut splits = BTreeSet::new();
+    let indexed: Vec<String> = names.iter().filter_map(index).collect();
+    // Sorted as they are, the files of a set stand together.
+    let mut last = None;
     let one = |name: &&String| match (Split::of(name), shard_prefix(name)) {
-        (Some(split), _) => splits.insert((split.prefix, split.count)),
+        (Some(split), _) => {
+            let set = Some((split.prefix, split.count));
+            let first = last != set;
+            last = set;
+            first
+        }
         (None, Some(prefix)) => !indexed.contains(&prefix),
         (None, None) => true,
     };

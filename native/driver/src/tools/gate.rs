@@ -9,14 +9,14 @@
 use super::inspect::Waiting;
 use super::report::Progress;
 use crate::models::{places, trusted};
+use crate::syscalls::become_program;
 use limpet_inventory::rules::Verdict;
 use limpet_inventory::trust::List;
 use limpet_inventory::{Failure, Inspector};
 use std::cell::{Cell, RefCell};
-use std::ffi::OsString;
-use std::os::unix::process::CommandExt;
+use std::ffi::{CString, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 /// What shells say of a program that may not run, and of one that is not there.
 const REFUSED: u8 = 126;
@@ -28,7 +28,7 @@ struct Gate {
     trusted: Option<PathBuf>,
     keys: Option<PathBuf>,
     models: Vec<PathBuf>,
-    program: Vec<OsString>,
+    program: Vec<CString>,
 }
 
 /// Runs with the words behind its name. It returns only where the program does not run.
@@ -39,9 +39,8 @@ pub fn main(words: &[OsString]) -> u8 {
         Some(gate) => match gate.judge() {
             Err(text) => text,
             Ok(()) => {
-                let (program, arguments) = (&gate.program[0], &gate.program[1..]);
-                let cause = Command::new(program).args(arguments).exec();
-                eprintln!("cannot start {}: {cause}", program.to_string_lossy());
+                let cause = become_program(&gate.program);
+                eprintln!("cannot start {}: {cause}", gate.program[0].to_string_lossy());
                 return MISSING;
             }
         },
@@ -64,7 +63,8 @@ impl Gate {
                 _ => return None,
             }
         }
-        gate.program = words.cloned().collect();
+        let word = |word: &OsString| CString::new(word.as_bytes()).ok();
+        gate.program = words.map(word).collect::<Option<_>>()?;
         (!gate.program.is_empty() && !gate.models.is_empty()).then_some(gate)
     }
 

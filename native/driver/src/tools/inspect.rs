@@ -7,7 +7,7 @@ use crate::models::{places::Opened, trusted};
 use limpet_inventory::Inspector;
 use limpet_inventory::fit::{Fit, Fits, estimate};
 use limpet_inventory::model::Model;
-use limpet_inventory::rules::{Rule, Verdict};
+use limpet_inventory::rules::{Finding, Rule, Severity, Verdict};
 use limpet_inventory::source::{Folder, Source, Watch};
 use serde_json::{Value, json};
 use std::cell::{Cell, RefCell};
@@ -76,23 +76,23 @@ pub fn run(call: &Call) -> Result<Value, Failure> {
         return Ok(result);
     }
     let worst = worst(&model)
-        .first()
+        .next()
         .map(|finding| format!(", {}: {}", finding.rule.id(), finding.evidence));
     let verdict = model.verdict().word();
     let text = format!("cannot accept {path}: it is {verdict}{}", worst.unwrap_or_default());
     Err(Failure { text: plain(&text, 400), result: Some(result) })
 }
 
-fn worst(model: &Model) -> Vec<&limpet_inventory::rules::Finding> {
-    let mut findings: Vec<_> = model.findings.iter().collect();
-    findings.sort_by_key(|finding| std::cmp::Reverse(finding.rule.severity()));
-    findings
+/// The findings, the worst first.
+fn worst(model: &Model) -> impl Iterator<Item = &Finding> {
+    let of = |severity| model.findings.iter().filter(move |f| f.rule.severity() == severity);
+    [Severity::Error, Severity::Warning, Severity::Info].into_iter().flat_map(of)
 }
 
 fn result(model: &Model, fit: &Fit) -> Value {
     let facts = &model.facts;
     let text = |text: &Option<String>| text.as_ref().map(|text| plain(text, TEXT_BYTES_MAX));
-    let findings = worst(model).into_iter().take(FINDINGS_MAX).map(|finding| {
+    let findings = worst(model).take(FINDINGS_MAX).map(|finding| {
         json!({
             "rule": finding.rule.id(),
             "severity": finding.rule.severity().word(),

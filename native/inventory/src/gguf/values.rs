@@ -60,7 +60,10 @@ impl Parser<'_, '_> {
             Value::Unsigned(alignment) if kind == U32 && alignment.is_power_of_two() => {
                 self.alignment = *alignment;
             }
-            _ => self.find(Rule::GgufAlignment, format_args!("{value:?} of value type {kind}")),
+            Value::Unsigned(number) => {
+                self.find(Rule::GgufAlignment, format_args!("{number} of value type {kind}"));
+            }
+            _ => self.find(Rule::GgufAlignment, format_args!("value type {kind}")),
         }
     }
 

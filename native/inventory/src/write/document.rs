@@ -105,9 +105,12 @@ fn put(json: &mut Json<'_>, value: &Value) {
         Value::Bool(truth) => json.plain(truth),
         Value::Unsigned(number) => json.plain(number),
         Value::Negative(number) => json.plain(number),
-        Value::Float(number) if number.is_finite() => json.plain(format!("{number:?}")),
+        Value::Float(number) if number.is_finite() => {
+            json.plain(zmij::Buffer::new().format_finite(*number));
+        }
         // JSON has no such numbers.
-        Value::Float(number) => json.text(&number.to_string()),
+        Value::Float(number) if number.is_nan() => json.text("NaN"),
+        Value::Float(number) => json.text(if *number > 0.0 { "inf" } else { "-inf" }),
         Value::Text(text) => json.text(text),
         Value::Cut { beginning, bytes, sha256 } => {
             json.open("{");
