@@ -154,8 +154,7 @@ fn walk(folder: &Path, depth: usize, all: &mut Vec<Found>) -> Result<(), String>
 
 /// By name, whether letters are large or small.
 fn sort(names: &mut [String]) {
-    let folded = |name: &String| name.to_ascii_lowercase();
-    names.sort_unstable_by(|one, other| folded(one).cmp(&folded(other)));
+    names.sort_unstable_by_key(|name| name.to_ascii_lowercase());
 }
 
 fn is_model(name: &str) -> bool {
