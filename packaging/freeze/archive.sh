@@ -8,6 +8,7 @@ packages=$1 folder=$2
 rm -rf "$folder/work"
 # Without the columns of each instruction, a fifth of the bytecode: tracebacks name the line.
 export PYTHONNODEBUGRANGES=1
+export PYINSTALLER_ZLIB_COMPRESSION_LEVEL=9
 export MODULES=$folder:$packages/pure
 export PYTHONPATH=$packages/pyinstaller PYINSTALLER_CONFIG_DIR=/tmp/pyinstaller
 "$packages/venv/bin/python" -m PyInstaller --log-level WARN --noconfirm \

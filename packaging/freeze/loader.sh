@@ -12,6 +12,7 @@ mkdir -p "$folder"
 cd "$folder"
 variable=${rust_target//-/_}
 export CC_$variable=$triple-gcc AR_$variable=$triple-ar CARGO_TARGET_DIR=/build/rust
+export CFLAGS_$variable="${compile_flags/-O2/}"
 export CARGO_TARGET_${variable^^}_LINKER=$triple-gcc
 export CARGO_TARGET_${variable^^}_RUSTFLAGS='-C relocation-model=static'
 cargo build --quiet --profile frozen --locked --lib --package limpet-driver --target $rust_target \
@@ -34,8 +35,9 @@ bootloader=$packages/pyinstaller/bootloader/src
     echo '};'
 } >exported
 
+# Small, because it starts Python, or stands between it and the core a few times a turn.
 compile() { # compile OBJECT FLAGS...
-    $triple-gcc $compile_flags -c -o "$@"
+    $triple-gcc $compile_flags -Os -c -o "$@"
 }
 rm -f ./*.o
 for source in "$bootloader"/*.c; do
