@@ -187,7 +187,9 @@ impl Machine {
             let task = self.task(slot);
             (task.state, task.phase_at) = (State::Running, close_at);
         } else {
-            self.terminate(slot);
+            // Its clock may have run out before there was a process to signal.
+            let clock = cause == Cause::Clock(Clock::StartToClose);
+            self.terminate(slot, Some(close_at).filter(|due| clock && *due <= now));
         }
     }
 
@@ -237,13 +239,13 @@ impl Machine {
             return self.settle(slot);
         }
         self.mark(slot, trigger);
-        if attempt.process { self.terminate(slot) } else { self.settle(slot) }
+        let due = self.passed(slot);
+        if attempt.process { self.terminate(slot, due) } else { self.settle(slot) }
     }
 
-    fn terminate(&mut self, slot: u16) {
+    fn terminate(&mut self, slot: u16, due: Option<Instant>) {
         let now = self.now.at;
         let attempt = self.attempt_ref(self.arena.tasks[slot as usize].attempt);
-        let due = self.passed(slot);
         self.effect(Effect::Signal { attempt, signal: Signal::Terminate, due });
         let grace = u64::from(self.attempt(slot).spec.grace_ms);
         let task = self.task(slot);

@@ -1,6 +1,6 @@
 //! Every clock, in every state in which it may run out, and the stop ladder to the nanosecond.
 
-use crate::script::{FINALLY, Plan, RERUN, STOP, Script, limits, plan};
+use crate::script::{FINALLY, Plan, RERUN, START, STOP, Script, limits, plan};
 use limpet_core::Limits;
 use limpet_core::limits::BATCH;
 use limpet_core::message::{Executor, Exit, Input, Loaded, StepHeader};
@@ -33,6 +33,29 @@ fn schedule_to_start_runs_until_the_start() {
             "{state:?}"
         );
     }
+}
+
+/// A clock may run out before there is a process to signal: how late the signal is counts from then.
+#[test]
+fn a_signal_names_the_deadline_that_asks_for_it() {
+    for began_ms in [9_000, 10_200] {
+        let mut s = Script::new();
+        s.submit(&plan('a', &[RERUN]));
+        s.until('a', State::Starting);
+        if began_ms > 10_000 {
+            assert_eq!(s.due(10_000), "a is starting");
+        }
+        s.set(began_ms);
+        let said = s.spawned('a');
+        let said = if began_ms < 10_000 { s.due(10_000) } else { said };
+        assert_eq!(said, "a TERM; a is stopping");
+        assert_eq!(s.signalled_for.map(|due| due.ms_since(START)), Some(10_000));
+    }
+    let mut s = Script::new();
+    s.submit(&plan('a', &[RERUN]));
+    s.until('a', State::Running);
+    assert!(s.cancel('a').contains("TERM"));
+    assert_eq!(s.signalled_for, None, "no clock asked for it");
 }
 
 /// A step that has started has no `schedule_to_start` left; each attempt and each step has its own.

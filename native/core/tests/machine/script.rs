@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 
 pub const MS: u64 = 1_000_000;
 pub const WALL_MS: u64 = 1_790_000_000_000;
-const START: Instant = Instant(1_000_000 * MS);
+pub const START: Instant = Instant(1_000_000 * MS);
 
 pub const RERUN: StepHeader = StepHeader {
     finally: false,
@@ -112,6 +112,8 @@ pub struct Script {
     pub urgent: u64,
     /// How often something was said that cannot be.
     pub never: u64,
+    /// The deadline behind the last signal.
+    pub signalled_for: Option<Instant>,
     names: BTreeMap<u64, char>,
     attempts: BTreeMap<(u16, u32), char>,
     token: u64,
@@ -142,6 +144,7 @@ impl Script {
             released: Vec::new(),
             urgent: 0,
             never: 0,
+            signalled_for: None,
             names: BTreeMap::new(),
             attempts: BTreeMap::new(),
             token: 0,
@@ -447,7 +450,8 @@ impl Script {
                 let host = if host { " by host" } else { "" };
                 format!("{} start {step}.{number}{host}", self.name(task))
             }
-            Effect::Signal { attempt, signal, .. } => {
+            Effect::Signal { attempt, signal, due } => {
+                self.signalled_for = due;
                 let signal = if signal == Signal::Terminate { "TERM" } else { "KILL" };
                 format!("{} {signal}", self.name_of(attempt))
             }
