@@ -35,7 +35,7 @@ fn schedule_to_start_runs_until_the_start() {
     }
 }
 
-/// A clock may run out before there is a process to signal: how late the signal is counts from then.
+/// A clock may run out before there is a process to signal; what is late counts from there.
 #[test]
 fn a_signal_names_the_deadline_that_asks_for_it() {
     for began_ms in [9_000, 10_200] {
