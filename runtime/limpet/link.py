@@ -129,13 +129,19 @@ class _Client(paho.Client):
         if message is not None:
             self.on_arrived(message)
             return paho.MQTT_ERR_SUCCESS
-        self._in_packet |= {"command": first, "packet": bytearray(body), "pos": 0}
+        given = {
+            "command": first,
+            "packet": bytearray(body),
+            "remaining_length": len(body),
+            "pos": 0,
+        }
+        self._in_packet |= given
         try:
             return self._packet_handle()
         except MalformedPacket:
             return paho.MQTT_ERR_PROTOCOL
         finally:
-            self._in_packet |= {"command": 0, "packet": bytearray()}
+            self._in_packet |= {"command": 0, "packet": bytearray(), "remaining_length": 0}
 
     def _handle_pubackcomp(self, _: Any) -> Any:
         return self._acknowledged(bytes(self._in_packet["packet"]))
