@@ -129,13 +129,8 @@ class _Client(paho.Client):
         if message is not None:
             self.on_arrived(message)
             return paho.MQTT_ERR_SUCCESS
-        given = {
-            "command": first,
-            "packet": bytearray(body),
-            "remaining_length": len(body),
-            "pos": 0,
-        }
-        self._in_packet |= given
+        self._in_packet |= {"command": first, "packet": bytearray(body), "pos": 0}
+        self._in_packet["remaining_length"] = len(body)
         try:
             return self._packet_handle()
         except MalformedPacket:
