@@ -44,14 +44,8 @@ fn bill(out: &mut dyn Write, models: &[Model], about: &About<'_>, serial: &str) 
     json.member("timestamp", &about.time());
     json.name("tools");
     json.open("{");
-    json.name("components");
-    json.open("[");
-    json.open("{");
-    json.member("type", "application");
-    json.member("name", TOOL);
-    json.member("version", about.version);
-    json.close("}");
-    json.close("]");
+    let tool = [("type", "application"), ("name", TOOL), ("version", about.version)];
+    json.sole("components", &tool);
     json.close("}");
     json.close("}");
     json.name("components");
@@ -74,12 +68,7 @@ fn component(json: &mut Json<'_>, model: &Model, number: usize, about: &About<'_
     json.maybe("version", facts.version.as_deref());
     json.maybe("description", facts.description.as_deref());
     if let Some(author) = &facts.author {
-        json.name("authors");
-        json.open("[");
-        json.open("{");
-        json.member("name", author);
-        json.close("}");
-        json.close("]");
+        json.sole("authors", &[("name", author)]);
     }
     if model.members.is_empty() {
         hash(json, model.sha256.as_deref());
@@ -99,16 +88,9 @@ fn component(json: &mut Json<'_>, model: &Model, number: usize, about: &About<'_
 }
 
 fn hash(json: &mut Json<'_>, sha256: Option<&str>) {
-    let Some(sha256) = sha256 else {
-        return;
-    };
-    json.name("hashes");
-    json.open("[");
-    json.open("{");
-    json.member("alg", "SHA-256");
-    json.member("content", sha256);
-    json.close("}");
-    json.close("]");
+    if let Some(sha256) = sha256 {
+        json.sole("hashes", &[("alg", "SHA-256"), ("content", sha256)]);
+    }
 }
 
 fn licences(json: &mut Json<'_>, model: &Model) {
@@ -155,13 +137,7 @@ fn pedigree(json: &mut Json<'_>, model: &Model) {
 }
 
 fn references(json: &mut Json<'_>, kind: &str, url: &str) {
-    json.name("externalReferences");
-    json.open("[");
-    json.open("{");
-    json.member("type", kind);
-    json.member("url", url);
-    json.close("}");
-    json.close("]");
+    json.sole("externalReferences", &[("type", kind), ("url", url)]);
 }
 
 /// The files of a model that has several.
@@ -195,10 +171,7 @@ fn card(json: &mut Json<'_>, model: &Model) {
         json.name("datasets");
         json.open("[");
         for name in &facts.datasets {
-            json.open("{");
-            json.member("type", "dataset");
-            json.member("name", name);
-            json.close("}");
+            json.record(&[("type", "dataset"), ("name", name)]);
         }
         json.close("]");
     }
@@ -232,10 +205,7 @@ fn properties(json: &mut Json<'_>, model: &Model, about: &About<'_>) {
     json.name("properties");
     json.open("[");
     let mut property = |name: &str, value: &str| {
-        json.open("{");
-        json.member("name", &format!("{TOOL}:{name}"));
-        json.member("value", value);
-        json.close("}");
+        json.record(&[("name", &format!("{TOOL}:{name}")), ("value", value)]);
     };
     for (name, value) in pairs {
         if let Some(value) = value {

@@ -97,6 +97,21 @@ impl<'w> Json<'w> {
         self.close("]");
     }
 
+    /// An object of texts.
+    pub fn record(&mut self, members: &[(&str, &str)]) {
+        self.open("{");
+        members.iter().for_each(|(name, text)| self.member(name, text));
+        self.close("}");
+    }
+
+    /// A name and an array of one object of texts.
+    pub fn sole(&mut self, name: &str, members: &[(&str, &str)]) {
+        self.name(name);
+        self.open("[");
+        self.record(members);
+        self.close("]");
+    }
+
     /// Ends the last line.
     ///
     /// # Errors

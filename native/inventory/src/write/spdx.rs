@@ -32,9 +32,11 @@ struct Extracted {
     text: String,
 }
 
-/// Everything that a document says.
-#[derive(Default)]
-struct Contents {
+/// Everything that a document says, but its namespace.
+struct Document {
+    title: String,
+    creator: String,
+    time: String,
     packages: Vec<Package>,
     /// From, what, to.
     relations: Vec<(String, &'static str, String)>,
@@ -46,9 +48,9 @@ struct Contents {
 /// # Errors
 /// Those of the output.
 pub fn spdx_tags(out: &mut dyn Write, models: &[Model], about: &About<'_>) -> io::Result<()> {
-    let contents = contents(models);
-    let unique = uuid(|out| tags(out, models, &contents, about, ""))?;
-    tags(out, models, &contents, about, &namespace(&unique))
+    let document = document(models, about);
+    let namespace = namespace(&document)?;
+    tags(out, &document, &namespace)
 }
 
 /// Writes a document in JSON.
@@ -56,13 +58,15 @@ pub fn spdx_tags(out: &mut dyn Write, models: &[Model], about: &About<'_>) -> io
 /// # Errors
 /// Those of the output.
 pub fn spdx_json(out: &mut dyn Write, models: &[Model], about: &About<'_>) -> io::Result<()> {
-    let contents = contents(models);
-    let unique = uuid(|out| tags(out, models, &contents, about, ""))?;
-    json(out, models, &contents, about, &namespace(&unique))
+    let document = document(models, about);
+    let namespace = namespace(&document)?;
+    json(out, &document, &namespace)
 }
 
-fn namespace(unique: &str) -> String {
-    format!("https://spdx.org/spdxdocs/{TOOL}-{unique}")
+/// The same for the same document, in either form.
+fn namespace(document: &Document) -> io::Result<String> {
+    let unique = uuid(|out| tags(out, document, ""))?;
+    Ok(format!("https://spdx.org/spdxdocs/{TOOL}-{unique}"))
 }
 
 fn title(models: &[Model]) -> String {
@@ -72,21 +76,24 @@ fn title(models: &[Model]) -> String {
     }
 }
 
-fn creator(about: &About<'_>) -> String {
-    format!("Tool: {TOOL}-{}", about.version)
-}
-
-fn contents(models: &[Model]) -> Contents {
-    let mut contents = Contents::default();
+fn document(models: &[Model], about: &About<'_>) -> Document {
+    let mut document = Document {
+        title: title(models),
+        creator: format!("Tool: {TOOL}-{}", about.version),
+        time: about.time(),
+        packages: Vec::new(),
+        relations: Vec::new(),
+        extracted: Vec::new(),
+    };
     for (index, model) in models.iter().enumerate() {
         let id = format!("SPDXRef-Model-{}", index + 1);
-        contents.relations.push(("SPDXRef-DOCUMENT".into(), "DESCRIBES", id.clone()));
-        package(&mut contents, model, &id);
+        document.relations.push(("SPDXRef-DOCUMENT".into(), "DESCRIBES", id.clone()));
+        package(&mut document, model, &id);
         for (index, member) in model.members.iter().enumerate() {
             let file = format!("{id}-File-{}", index + 1);
-            contents.relations.push((id.clone(), "CONTAINS", file.clone()));
+            document.relations.push((id.clone(), "CONTAINS", file.clone()));
             let checksum = member.sha256.clone();
-            contents.packages.push(Package {
+            document.packages.push(Package {
                 file: Some(line(&member.name)),
                 checksum,
                 ..bare(file, &member.name)
@@ -94,8 +101,8 @@ fn contents(models: &[Model]) -> Contents {
         }
         for (index, base) in model.facts.base_models.iter().enumerate() {
             let ancestor = format!("{id}-Base-{}", index + 1);
-            contents.relations.push((id.clone(), "DESCENDANT_OF", ancestor.clone()));
-            contents.packages.push(Package {
+            document.relations.push((id.clone(), "DESCENDANT_OF", ancestor.clone()));
+            document.packages.push(Package {
                 version: base.version.as_deref().map(line),
                 supplier: base.organization.as_deref().map(line),
                 download: address(base.url.as_ref()).unwrap_or(NONE).to_owned(),
@@ -103,7 +110,7 @@ fn contents(models: &[Model]) -> Contents {
             });
         }
     }
-    contents
+    document
 }
 
 fn bare(id: String, name: &str) -> Package {
@@ -121,22 +128,22 @@ fn bare(id: String, name: &str) -> Package {
     }
 }
 
-fn package(contents: &mut Contents, model: &Model, id: &str) {
+fn package(document: &mut Document, model: &Model, id: &str) {
     let facts = &model.facts;
     let package = Package {
         version: facts.version.as_deref().map(line),
         file: Some(line(&model.path)),
         supplier: facts.organization.as_deref().map(line),
         checksum: model.sha256.clone().filter(|_| model.members.is_empty()),
-        license: licence(contents, model, id),
+        license: licence(document, model, id),
         description: facts.description.as_deref().map(line),
         review: Some(review(model)),
         ..bare(id.to_owned(), model.title())
     };
-    contents.packages.push(package);
+    document.packages.push(package);
 }
 
-fn licence(contents: &mut Contents, model: &Model, id: &str) -> String {
+fn licence(document: &mut Document, model: &Model, id: &str) -> String {
     let facts = &model.facts;
     let Some(name) = facts.license.as_ref().or(facts.license_name.as_ref()) else {
         return NONE.to_owned();
@@ -151,7 +158,7 @@ fn licence(contents: &mut Contents, model: &Model, id: &str) -> String {
         Some(link) => format!("The model says: {name}, see {link}"),
         None => format!("The model says: {name}"),
     };
-    contents.extracted.push(Extracted { id: id.clone(), name, text });
+    document.extracted.push(Extracted { id: id.clone(), name, text });
     id
 }
 
@@ -182,28 +189,22 @@ fn review(model: &Model) -> String {
     lines.join("\n")
 }
 
-fn tags(
-    out: &mut dyn Write,
-    models: &[Model],
-    contents: &Contents,
-    about: &About<'_>,
-    namespace: &str,
-) -> io::Result<()> {
+fn tags(out: &mut dyn Write, document: &Document, namespace: &str) -> io::Result<()> {
     let mut tag = |name: &str, value: &str| writeln!(out, "{name}: {}", single(value));
     tag("SPDXVersion", "SPDX-2.3")?;
     tag("DataLicense", "CC0-1.0")?;
     tag("SPDXID", "SPDXRef-DOCUMENT")?;
-    tag("DocumentName", &title(models))?;
+    tag("DocumentName", &document.title)?;
     tag("DocumentNamespace", namespace)?;
-    tag("Creator", &creator(about))?;
-    tag("Created", &about.time())?;
-    for package in &contents.packages {
-        package_tags(out, package, about)?;
+    tag("Creator", &document.creator)?;
+    tag("Created", &document.time)?;
+    for package in &document.packages {
+        package_tags(out, package, document)?;
     }
-    for (from, what, to) in &contents.relations {
+    for (from, what, to) in &document.relations {
         writeln!(out, "\nRelationship: {from} {what} {to}")?;
     }
-    for extracted in &contents.extracted {
+    for extracted in &document.extracted {
         writeln!(out, "\nLicenseID: {}", extracted.id)?;
         writeln!(out, "ExtractedText: {}", text(&extracted.text))?;
         writeln!(out, "LicenseName: {}", single(&extracted.name))?;
@@ -211,7 +212,7 @@ fn tags(
     Ok(())
 }
 
-fn package_tags(out: &mut dyn Write, package: &Package, about: &About<'_>) -> io::Result<()> {
+fn package_tags(out: &mut dyn Write, package: &Package, document: &Document) -> io::Result<()> {
     writeln!(out)?;
     let mut tag = |name: &str, value: Option<&str>| match value {
         Some(value) => writeln!(out, "{name}: {}", single(value)),
@@ -235,8 +236,8 @@ fn package_tags(out: &mut dyn Write, package: &Package, about: &About<'_>) -> io
         writeln!(out, "PackageDescription: {}", text(description))?;
     }
     if let Some(review) = &package.review {
-        writeln!(out, "\nAnnotator: {}", creator(about))?;
-        writeln!(out, "AnnotationDate: {}", about.time())?;
+        writeln!(out, "\nAnnotator: {}", document.creator)?;
+        writeln!(out, "AnnotationDate: {}", document.time)?;
         writeln!(out, "AnnotationType: REVIEW")?;
         writeln!(out, "SPDXREF: {}", package.id)?;
         writeln!(out, "AnnotationComment: {}", text(review))?;
@@ -254,54 +255,48 @@ fn text(value: &str) -> String {
     format!("<text>{}</text>", single(value))
 }
 
-fn json(
-    out: &mut dyn Write,
-    models: &[Model],
-    contents: &Contents,
-    about: &About<'_>,
-    namespace: &str,
-) -> io::Result<()> {
+fn json(out: &mut dyn Write, document: &Document, namespace: &str) -> io::Result<()> {
     let mut json = Json::new(out);
     json.open("{");
     json.member("spdxVersion", "SPDX-2.3");
     json.member("dataLicense", "CC0-1.0");
     json.member("SPDXID", "SPDXRef-DOCUMENT");
-    json.member("name", &title(models));
+    json.member("name", &document.title);
     json.member("documentNamespace", namespace);
     json.name("creationInfo");
     json.open("{");
-    json.member("created", &about.time());
-    json.texts("creators", [creator(about).as_str()]);
+    json.member("created", &document.time);
+    json.texts("creators", [document.creator.as_str()]);
     json.close("}");
     json.name("packages");
     json.open("[");
-    contents.packages.iter().for_each(|package| package_json(&mut json, package, about));
+    document.packages.iter().for_each(|package| package_json(&mut json, package, document));
     json.close("]");
     json.name("relationships");
     json.open("[");
-    for (from, what, to) in &contents.relations {
-        json.open("{");
-        json.member("spdxElementId", from);
-        json.member("relationshipType", what);
-        json.member("relatedSpdxElement", to);
-        json.close("}");
+    for (from, what, to) in &document.relations {
+        json.record(&[
+            ("spdxElementId", from),
+            ("relationshipType", what),
+            ("relatedSpdxElement", to),
+        ]);
     }
     json.close("]");
     json.name("hasExtractedLicensingInfos");
     json.open("[");
-    for extracted in &contents.extracted {
-        json.open("{");
-        json.member("licenseId", &extracted.id);
-        json.member("extractedText", &extracted.text);
-        json.member("name", &extracted.name);
-        json.close("}");
+    for extracted in &document.extracted {
+        json.record(&[
+            ("licenseId", &extracted.id),
+            ("extractedText", &extracted.text),
+            ("name", &extracted.name),
+        ]);
     }
     json.close("]");
     json.close("}");
     json.end()
 }
 
-fn package_json(json: &mut Json<'_>, package: &Package, about: &About<'_>) {
+fn package_json(json: &mut Json<'_>, package: &Package, document: &Document) {
     json.open("{");
     json.member("name", &package.name);
     json.member("SPDXID", &package.id);
@@ -313,13 +308,7 @@ fn package_json(json: &mut Json<'_>, package: &Package, about: &About<'_>) {
     json.name("filesAnalyzed");
     json.plain(false);
     if let Some(checksum) = &package.checksum {
-        json.name("checksums");
-        json.open("[");
-        json.open("{");
-        json.member("algorithm", "SHA256");
-        json.member("checksumValue", checksum);
-        json.close("}");
-        json.close("]");
+        json.sole("checksums", &[("algorithm", "SHA256"), ("checksumValue", checksum)]);
     }
     json.member("licenseConcluded", NONE);
     json.member("licenseDeclared", &package.license);
@@ -327,15 +316,13 @@ fn package_json(json: &mut Json<'_>, package: &Package, about: &About<'_>) {
     json.member("primaryPackagePurpose", "FILE");
     json.maybe("description", package.description.as_deref());
     if let Some(review) = &package.review {
-        json.name("annotations");
-        json.open("[");
-        json.open("{");
-        json.member("annotator", &creator(about));
-        json.member("annotationDate", &about.time());
-        json.member("annotationType", "REVIEW");
-        json.member("comment", review);
-        json.close("}");
-        json.close("]");
+        let annotation = [
+            ("annotator", document.creator.as_str()),
+            ("annotationDate", &document.time),
+            ("annotationType", "REVIEW"),
+            ("comment", review),
+        ];
+        json.sole("annotations", &annotation);
     }
     json.close("}");
 }
