@@ -79,10 +79,7 @@ fn failed(text: String) -> Failure {
 }
 
 fn run(wish: &Wish) -> Result<u8, Failure> {
-    let list = match &wish.trusted {
-        Some(file) => Some(trusted::read(file, wish.keys.as_deref()).map_err(failed)?),
-        None => None,
-    };
+    let list = trusted::read(wish.trusted.as_deref(), wish.keys.as_deref()).map_err(failed)?;
     let found = places::find(&wish.paths).map_err(failed)?;
     let patience = Patience::begin(wish.hash, found.iter().map(|one| one.bytes).sum());
     if wish.idle {

@@ -5,11 +5,12 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Reads `file`; with `keys`, its signature in `FILE.sig` must be by one of them.
+/// Reads `file`, if there is one; with `keys`, its signature in `FILE.sig` must be by one of them.
 ///
 /// # Errors
 /// A sentence.
-pub fn read(file: &Path, keys: Option<&Path>) -> Result<List, String> {
+pub fn read(file: Option<&Path>, keys: Option<&Path>) -> Result<Option<List>, String> {
+    let Some(file) = file else { return Ok(None) };
     let text = bytes(file)?;
     let list = match keys {
         None => List::parse(&text),
@@ -19,7 +20,7 @@ pub fn read(file: &Path, keys: Option<&Path>) -> Result<List, String> {
             List::parse_signed(&text, &bytes(Path::new(&beside))?, &bytes(keys)?)
         }
     };
-    list.map_err(|cause| format!("cannot trust {}: {cause}", file.display()))
+    list.map(Some).map_err(|cause| format!("cannot trust {}: {cause}", file.display()))
 }
 
 fn bytes(file: &Path) -> Result<Vec<u8>, String> {

@@ -7,13 +7,11 @@
 //! a model belongs where only those whom the policy trusts may write.
 
 use super::inspect::Waiting;
-use super::report::Progress;
 use crate::models::{places, trusted};
 use crate::syscalls::become_program;
 use limpet_inventory::rules::Verdict;
 use limpet_inventory::trust::List;
 use limpet_inventory::{Failure, Inspector};
-use std::cell::{Cell, RefCell};
 use std::ffi::{CString, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -69,11 +67,7 @@ impl Gate {
     }
 
     fn judge(&self) -> Result<(), String> {
-        let keys = self.keys.as_deref();
-        let list = match &self.trusted {
-            Some(file) => Some(trusted::read(file, keys)?),
-            None => None,
-        };
+        let list = trusted::read(self.trusted.as_deref(), self.keys.as_deref())?;
         let accepted = if self.suspect { Verdict::Suspect } else { Verdict::Ok };
         self.models.iter().try_for_each(|path| admit(path, list.as_ref(), accepted))
     }
@@ -81,7 +75,7 @@ impl Gate {
 
 fn admit(path: &PathBuf, list: Option<&List>, accepted: Verdict) -> Result<(), String> {
     let found = places::find(std::slice::from_ref(path))?;
-    let waiting = Waiting { progress: RefCell::new(Progress::open()), bytes: Cell::new(0) };
+    let waiting = Waiting::begin();
     let inspector = Inspector::new(list.is_some(), &waiting);
     let refused = |cause: &str| format!("cannot use model {}: {cause}", path.display());
     let [one] = &found[..] else {

@@ -32,16 +32,14 @@ pub fn run(call: &Call) -> Result<Value, Failure> {
     let path = call.text("path")?;
     let failed = |cause: String| format!("cannot inspect {path}: {cause}");
     let required = call.flag("require_trusted");
-    let list = match &call.models.trusted {
-        Some(file) => {
-            Some(trusted::read(Path::new(file), call.models.keys.as_deref().map(Path::new))?)
-        }
-        None if required => return Err(failed("the policy has no trusted models".into()).into()),
-        None => None,
-    };
+    let (trusted, keys) = (call.models.trusted.as_deref(), call.models.keys.as_deref());
+    let list = trusted::read(trusted.map(Path::new), keys.map(Path::new))?;
+    if required && list.is_none() {
+        return Err(failed("the policy has no trusted models".into()).into());
+    }
     let neighbours = Neighbours::of(call, "path");
     let (beside, name) = neighbours.map_err(|cause| failed(cause.to_string()))?;
-    let waiting = Waiting { progress: RefCell::new(Progress::open()), bytes: Cell::new(0) };
+    let waiting = Waiting::begin();
     let inspector = Inspector::new(true, &waiting);
     let model = inspector.model(&Beside(beside), &name, path, &mut |_| ());
     let mut model = model.map_err(|failure| match failure {
@@ -153,8 +151,14 @@ impl Folder for Beside {
 
 /// Says how far it has come on descriptor 3, which is the heartbeat as well.
 pub(super) struct Waiting {
-    pub(super) progress: RefCell<Progress>,
-    pub(super) bytes: Cell<u64>,
+    progress: RefCell<Progress>,
+    bytes: Cell<u64>,
+}
+
+impl Waiting {
+    pub(super) fn begin() -> Waiting {
+        Waiting { progress: RefCell::new(Progress::open()), bytes: Cell::new(0) }
+    }
 }
 
 impl Watch for Waiting {
