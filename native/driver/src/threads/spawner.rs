@@ -54,8 +54,6 @@ pub enum Order {
         /// Whether somebody wants to look at it.
         keep: bool,
     },
-    /// Collect adopted children that have died.
-    ReapStrays,
     /// For tests of the other threads: do nothing for a while.
     Stall(Duration),
     /// End the thread.
@@ -162,7 +160,6 @@ impl Spawner<'_> {
                 }
             }
             Order::Retire { directory, keep } => spool::retire(&directory, keep),
-            Order::ReapStrays => drop(self.containment.reap_strays()),
             Order::Stall(duration) => std::thread::sleep(duration),
             Order::Close => {}
         }
