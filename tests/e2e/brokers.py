@@ -102,6 +102,12 @@ class Broker:
         """Lose what a persistent broker wrote down; only while it is stopped."""
         (self._directory / "mosquitto.db").unlink(missing_ok=True)
 
+    def tls_settings(self) -> str:
+        """Return what an agent's settings say of TLS; nothing where it does not speak that."""
+        if not self.ca_file:
+            return ""
+        return f'\n[broker.tls]\nenabled = true\nca_file = "{self.ca_file}"\n'
+
     @property
     def log_file(self) -> Path:
         """Where it says what it does."""
@@ -142,5 +148,4 @@ class TlsBroker(Broker):
     def secured(self, settings: str) -> str:
         """Return an agent's settings, which are for the plain port, as those for TLS."""
         plain, secure = f"port = {self.port}", f"port = {self.tls_port}"
-        tls = f'\n[broker.tls]\nenabled = true\nca_file = "{self.ca_file}"\n'
-        return settings.replace(plain, secure) + tls
+        return settings.replace(plain, secure) + self.tls_settings()

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import fleet
 import image
 from brokers import QEMU_HOST, TlsBroker
-from emulate import Broken
+from emulate import Broken, check_programs
 from fleet import DEVICE, ROOT, Controller, task
 
 import results
@@ -117,18 +117,6 @@ on_interruption = "any"
 """
 # As the kernel of a Raspberry Pi comes.
 NO_CONTROLLER = "cgroup_disable=memory"
-
-
-def check_needs() -> None:
-    """Name everything that is missing in one message."""
-    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-    os.environ["PATH"] = path
-    lacks = sorted({package for name, package in NEEDS.items() if not shutil.which(name)})
-    if lacks:
-        raise Broken(
-            f"cannot emulate: this machine lacks {' '.join(lacks)} (nothing was changed)\n"
-            f"On Debian, as root:  apt install --no-install-recommends {' '.join(lacks)}"
-        )
 
 
 def build_root() -> Path:
@@ -423,7 +411,9 @@ def main(name: str) -> int:
     file = Path(name).resolve(strict=True)
     arch = file.name.rpartition("-")[2]
     try:
-        check_needs()
+        # Where the programs of root are, which are called by their names.
+        os.environ["PATH"] += ":/usr/sbin:/sbin"
+        check_programs(NEEDS)
         if arch not in KINDS:
             raise Broken(f"cannot emulate a board for {arch}: there is {' and '.join(KINDS)}")
         BUILD.mkdir(parents=True, exist_ok=True)

@@ -55,20 +55,25 @@ class Broken(Exception):
     """The run proves nothing: why, in one sentence."""
 
 
-def check_needs() -> None:
-    """Name everything that is missing in one message."""
+def check_programs(needs: dict[str, str]) -> None:
+    """Name in one message the packages of all programs that are missing; `needs` has both."""
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     lacks = sorted(
-        {package for name, package in NEEDS.items() if not shutil.which(name, path=path)}
+        {package for name, package in needs.items() if not shutil.which(name, path=path)}
     )
-    if os.uname().machine != "x86_64":
-        raise Broken("cannot emulate: the programs that are built here are not for x86_64")
     if lacks:
         packages = " ".join(lacks)
         raise Broken(
             f"cannot emulate: this machine lacks {packages} (nothing was changed)\n"
             f"On Debian, as root:  apt install --no-install-recommends {packages}"
         )
+
+
+def check_needs() -> None:
+    """Say all that is missing at once."""
+    if os.uname().machine != "x86_64":
+        raise Broken("cannot emulate: the programs that are built here are not for x86_64")
+    check_programs(NEEDS)
     # What .venv holds for one is for no other.
     wanted = f"Python {sys.version_info.major}.{sys.version_info.minor}."
     if not _output([image.PYTHON, "--version"]).startswith(wanted):

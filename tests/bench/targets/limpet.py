@@ -56,8 +56,7 @@ class Limpet(targets.Process):
         limits = self.limits.format(attempts=self.attempts, more=self.more)
         settings = settings.replace(before, limits).replace('"debug"', '"warning"')
         settings = settings.replace('keepalive = "5s"', 'keepalive = "60s"')
-        if broker.ca_file:
-            settings += f'\n[broker.tls]\nenabled = true\nca_file = "{broker.ca_file}"\n'
+        settings += broker.tls_settings()
         settings = settings.replace("[device]\n", f"[device]\n{self.device}")
         self.config = directory / "limpet.toml"
         self.config.write_text(settings)
