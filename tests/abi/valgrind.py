@@ -30,7 +30,6 @@ VALGRIND = [
     "--error-exitcode=9",
     # A child is what a step runs, or ends at once: neither is the driver.
     "--child-silent-after-fork=yes",
-    f"--suppressions={Path(__file__).with_suffix('.supp')}",
 ]
 PIDFD = "valgrind of Debian 12 does not know pidfd_open, so no process can be started or searched"
 TLS = "valgrind takes what ring's assembly computes for uninitialised"

@@ -20,18 +20,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{
-    Pid, RawPid, Signal, WaitId, WaitIdOptions, child_subreaper, getpid, set_child_subreaper,
-    waitid,
-};
+use rustix::process::{Pid, RawPid, Signal, WaitId, WaitIdOptions, getpid, waitid};
 
 use crate::budget::{Budget, Caps, OVERSHOOT_BYTES};
-use crate::spawn::{AttemptName, MARKER, stop_ignoring};
+use crate::spawn::{AttemptName, MARKER};
 pub use caps::caps_here;
 use census::{Identity, Process, carries, census};
 pub(crate) use cgroup::Entrances;
 use cgroup::Hierarchy;
 pub(crate) use footprint::{is_swapping, number};
+pub use kin::become_subreaper;
 use limits::Controllers;
 pub use limits::{Limits, Meter, Usage};
 pub use members::{Births, Cheap, Footprint, Members, Scope};
@@ -386,8 +384,8 @@ impl Containment {
     /// or of an earlier one that hid them; with several they stay until the last one ends.
     fn adopting(&self, target: &Target) -> Option<Adopting> {
         let leader = target.leader?.pid;
-        child_subreaper().ok()??;
-        let alone = self.leaders.if_all_known()?.iter().all(|&other| other == leader);
+        let alone = kin::adopts_orphans()
+            && self.leaders.if_all_known()?.iter().all(|&other| other == leader);
         // From /proc, not getsid(2): where our session began outside our pid namespace (`docker
         // exec`), its number here is 0, which rustix takes for impossible.
         let own = census::read(getpid().as_raw_pid())?;
@@ -511,19 +509,6 @@ impl Adopting {
             && process.identity.pid != self.leader
             && process.session != self.session
     }
-}
-
-/// Makes orphaned descendants children of this process, so that they are found and reaped here.
-///
-/// Also undoes an inherited "ignore" of SIGCHLD, under which the kernel reaps children itself and
-/// their exit statuses are lost.
-///
-/// # Errors
-///
-/// The system refuses.
-pub fn become_subreaper() -> io::Result<()> {
-    stop_ignoring(Signal::CHILD);
-    Ok(set_child_subreaper(Some(getpid()))?)
 }
 
 /// A leader that was not reaped, dead or alive, keeps its pid, and with it the number of its

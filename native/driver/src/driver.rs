@@ -53,6 +53,8 @@ pub struct Opened {
     /// What contains attempts and keeps them within their limits.
     #[serde(flatten)]
     pub tiers: Tiers,
+    /// Whether orphaned descendants become children of the agent.
+    pub adopts_orphans: bool,
     /// Why control groups of version 2 are writable and yet keep no limits, if so.
     pub obstacle: Option<String>,
     /// How memory divides.
@@ -101,9 +103,10 @@ impl Driver {
         containment.heed(&budget);
         let containment = Arc::new(containment);
         // Where it is refused, as by an emulator, orphans are found by their group or marker alone.
-        let _ = become_subreaper();
+        let adopts = become_subreaper().is_ok();
         let (journal_orders, spawner_orders, mut unstarted) =
             Unstarted::assemble(settings, clock, instance, (tiers, budget), random())?;
+        unstarted.opened.adopts_orphans = adopts;
         unstarted.opened.obstacle = containment.obstacle().map(str::to_owned);
         // Whatever an earlier run left behind ends before any task of it is judged.
         let swept = containment.sweep_leftovers();

@@ -95,7 +95,7 @@ impl<'s> Reader<'s> {
         Ok(byte)
     }
 
-    /// Gives the bytes of the last chunk back from its `count`th on.
+    /// Gives the last `bytes` of the last chunk back.
     pub(crate) fn give_back(&mut self, bytes: usize) {
         self.position -= bytes as u64;
     }

@@ -8,7 +8,7 @@ use crate::model::{Model, Tensor};
 use crate::ranges::Ranges;
 use crate::reader::{Reader, Stop};
 use crate::rules::Rule;
-use crate::seen::{Look, Naming, Seen};
+use crate::seen::{Look, Naming, Seen, TENSORS_MAX};
 use crate::text::is_path_like;
 use std::fmt;
 use std::hash::Hasher;
@@ -17,8 +17,6 @@ use std::hash::Hasher;
 pub const LENGTH_BYTES: u64 = 8;
 /// The format's own bound.
 pub const HEADER_BYTES_MAX: u64 = 100_000_000;
-/// Tensors that are told apart by name, and by place where they are out of order.
-pub const TENSORS_MAX: usize = 131_072;
 const DIMENSIONS_SHOWN_MAX: usize = 16;
 const METADATA: &str = "__metadata__";
 

@@ -6,6 +6,8 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
+/// Tensors of a model that are told apart: as many names as a full table holds.
+pub const TENSORS_MAX: usize = SLOTS_MAX / 2;
 /// Slots of the table when it is full; each takes eight bytes.
 const SLOTS_MAX: usize = 1 << 18;
 const SLOTS_MIN: usize = 1 << 10;

@@ -4,10 +4,12 @@
 //! keyed hashes, so that neither list is kept.
 
 use crate::gguf::Tally;
-use crate::json::{Fault, Token, json};
+use std::hash::Hasher;
+
+use crate::json::{Fault, Json, Token, json};
 use crate::reader::{Reader, Stop};
 use crate::rules::{Findings, Rule};
-use crate::seen::{Look, Naming, Seen};
+use crate::seen::{Look, Naming, Seen, TENSORS_MAX};
 use crate::source::{Source, Watch};
 use crate::text::is_file_name;
 
@@ -15,7 +17,6 @@ use crate::text::is_file_name;
 pub const SHARDS_MAX: usize = 1024;
 /// Bytes of an index; the largest models have less than ten MB.
 const INDEX_BYTES_MAX: u64 = 100_000_000;
-const TENSORS_MAX: usize = 131_072;
 /// How the name of an index ends.
 pub const INDEX_ENDING: &str = ".safetensors.index.json";
 
@@ -70,35 +71,10 @@ fn members(
         let key = json.text.text();
         let token = json.next()?;
         match (key.as_str(), token) {
-            ("metadata", Token::Object) => {
-                while json.next()? == Token::Key {
-                    let total = json.text.text() == "total_size";
-                    let token = json.next()?;
-                    if total && token == Token::Number {
-                        index.total = json.number();
-                    }
-                    json.pass(token)?;
-                }
-            }
+            ("metadata", Token::Object) => metadata(&mut json, index)?,
             ("weight_map", Token::Object) => {
                 mapped = true;
-                let mut seen = Seen::new(TENSORS_MAX);
-                while json.next()? == Token::Key {
-                    let hash = json.text.hash();
-                    if seen.look(hash) == Look::Again {
-                        findings.add(
-                            Rule::SetIndex,
-                            format_args!("{:?} stands twice", json.text.text()),
-                        );
-                    }
-                    let token = json.next()?;
-                    if token == Token::Text {
-                        file(index, json.text.text(), hash, findings);
-                    } else {
-                        findings.add(Rule::SetIndex, format_args!("a tensor has no file"));
-                        json.pass(token)?;
-                    }
-                }
+                weight_map(&mut json, index, findings)?;
             }
             _ => json.pass(token)?,
         }
@@ -107,6 +83,40 @@ fn members(
         findings.add(Rule::SetIndex, format_args!("weight_map is missing"));
     }
     json.next().map(drop)
+}
+
+fn metadata(json: &mut Json<'_, '_, impl Hasher>, index: &mut Index) -> Result<(), Fault> {
+    while json.next()? == Token::Key {
+        let total = json.text.text() == "total_size";
+        let token = json.next()?;
+        if total && token == Token::Number {
+            index.total = json.number();
+        }
+        json.pass(token)?;
+    }
+    Ok(())
+}
+
+fn weight_map(
+    json: &mut Json<'_, '_, impl Hasher>,
+    index: &mut Index,
+    findings: &mut Findings,
+) -> Result<(), Fault> {
+    let mut seen = Seen::new(TENSORS_MAX);
+    while json.next()? == Token::Key {
+        let hash = json.text.hash();
+        if seen.look(hash) == Look::Again {
+            findings.add(Rule::SetIndex, format_args!("{:?} stands twice", json.text.text()));
+        }
+        let token = json.next()?;
+        if token == Token::Text {
+            file(index, json.text.text(), hash, findings);
+        } else {
+            findings.add(Rule::SetIndex, format_args!("a tensor has no file"));
+            json.pass(token)?;
+        }
+    }
+    Ok(())
 }
 
 fn file(index: &mut Index, name: String, tensor: u64, findings: &mut Findings) {

@@ -80,11 +80,13 @@ def clock(synchronised: bool) -> Finding:
     return Finding("warn", "clock", "nobody has confirmed it: tasks may be refused", advice)
 
 
-def containment(tier: str) -> Finding:
+def containment(tier: str, adopts_orphans: bool) -> Finding:
     """Judge what finds and ends every descendant of a step."""
     if tier.startswith("cgroup"):
         return Finding("ok", "containment", tier)
     advice = "descendants are found by a marker; a writable cgroup makes it certain"
+    if not adopts_orphans:
+        advice += "; the kernel gives orphans to others: one that drops the marker is not found"
     return Finding("warn", "containment", tier, advice)
 
 
@@ -192,7 +194,7 @@ def examine_core(memory_wanted: dict[str, int | None]) -> list[Finding]:
             return [Finding("fail", "core", "does not open", plain(str(error)))]
     return [
         *arena(opened["arena_bytes"], opened["arithmetic"]),
-        containment(opened["containment"]),
+        containment(opened["containment"], opened["adopts_orphans"]),
         memory(opened["memory"], opened["obstacle"]),
         *budget(opened["budget"]),
     ]

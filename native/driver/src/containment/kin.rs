@@ -8,12 +8,16 @@
 //! leaders.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::process::{Pid, RawPid, WaitId, WaitIdOptions, child_subreaper, getpid, waitid};
+use rustix::process::{
+    Pid, RawPid, Signal, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid,
+};
 use rustix::thread::gettid;
 
 use super::{Containment, Target, census, count};
+use crate::spawn::stop_ignoring;
 
 /// Most zombies reaped by one call.
 const REAPED_MAX: usize = 256;
@@ -31,11 +35,32 @@ fn children() -> Option<Vec<RawPid>> {
     Some(found)
 }
 
+/// Whether orphaned descendants become our children.
+static ADOPTS_ORPHANS: AtomicBool = AtomicBool::new(false);
+
+pub(super) fn adopts_orphans() -> bool {
+    ADOPTS_ORPHANS.load(Ordering::Relaxed)
+}
+
+/// Makes orphaned descendants children of this process, so that they are found and reaped here.
+///
+/// Also undoes an inherited "ignore" of SIGCHLD, under which the kernel reaps children itself and
+/// their exit statuses are lost.
+///
+/// # Errors
+///
+/// The system refuses.
+pub fn become_subreaper() -> io::Result<()> {
+    stop_ignoring(Signal::CHILD);
+    set_child_subreaper(Some(getpid()))?;
+    ADOPTS_ORPHANS.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
 impl Containment {
     /// Children of ours that are no leaders, dead or alive; `None` where that cannot be told.
     pub(super) fn strays(&self) -> Option<Vec<Pid>> {
-        child_subreaper().ok()??;
-        let children = children()?;
+        let children = adopts_orphans().then(children)??;
         let leaders = self.leaders.if_all_known()?;
         let strays = children.into_iter().filter(|pid| !leaders.contains(pid));
         Some(strays.filter_map(Pid::from_raw).collect())

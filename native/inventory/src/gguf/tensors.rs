@@ -7,11 +7,9 @@ use super::types::{Found, TensorType, tensor_type};
 use super::{Halt, NAME_KEEP, Parser};
 use crate::model::Tensor;
 use crate::rules::Rule;
-use crate::seen::{Look, Seen};
+use crate::seen::{Look, Seen, TENSORS_MAX};
 use crate::text::is_path_like;
 
-/// Tensors that are told apart by name.
-pub const TENSORS_MAX: usize = 131_072;
 const DIMENSIONS_MAX: u64 = 4;
 const NAME_BYTES_MAX: u64 = 63;
 /// What a signed number of 64 bits holds: loaders count so.
