@@ -219,6 +219,7 @@ def press(scene: Scene, tasks: int, messages: int, hogs: int) -> dict[str, Any]:
     samples: list[dict[str, int]] = []
     nonsenses, lies, lying = 0, 0, False
     while waiting or load.open:
+        assert scene.pid in scene.cage.pids(), "the agent is gone"
         now = time.monotonic()
         while waiting and len(load.open) < OUTSTANDING_MAX:
             load.open[waiting.pop()] = 0.0
