@@ -174,13 +174,12 @@ class Scene:
             return sys.executable
         # Its pages are the cage's, too.
         program = str(unread_copy(Path(FROZEN), inner))
-        words = ["run", "--config"]
-        if self.lies:
-            (inner / "soon.py").write_text(AGENT_SOON)
-            words = ["worker", str(inner / "soon.py")]
+        soon = inner / "soon.py"
+        soon.write_text(AGENT_SOON)
         self.device.environment = {}
         self.cage = case.cage(inner, case.cap_bytes)
-        self.device.start(inside=lambda *argv: self.cage.argv(program, *words, argv[-1]))
+        words = [program, "worker", str(soon)]
+        self.device.start(inside=lambda *argv: self.cage.argv(*words, argv[-1]))
         return program
 
     def close(self) -> None:
