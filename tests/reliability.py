@@ -372,6 +372,13 @@ PROOFS = [
         capped,
     ),
     Proof(
+        "The same for the single executable, whose own pages count: with its steps, and alone in "
+        "20 MiB with TLS",
+        "`make capped-frozen`",
+        "capped-frozen",
+        capped,
+    ),
+    Proof(
         "Steps share a pool of memory: what fits runs, what never fits is refused, a large step is "
         "not starved, and what a process that does not die holds stays counted",
         "`native/core/tests/machine/admission.rs`, `native/core/tests/sim`, "
