@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -162,6 +163,20 @@ def test_it_is_one_process_and_its_kill_leaves_no_orphan(
     device.run()
     until(lambda: not processes_with(mark.replace(" ", "\0")), "the step's end")
     assert controller.wait("result", "orphan-1")["steps"][0]["outcome"] == "uncertain"
+
+
+def test_a_step_whose_first_process_is_killed_leaves_no_orphan(
+    device: Frozen, controller: Controller
+) -> None:
+    controller.wait_online()
+    mark = f"sleep 5{os.getpid()}"
+    controller.send(task("orphan-2", [step("nap", "/bin/sh", "-c", f"{mark} & wait")]))
+    (child,) = until(lambda: processes_with(mark.replace(" ", "\0")), "the step")
+    stat = Path(f"/proc/{child}/stat").read_text()
+    os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
+    ended = controller.wait("result", "orphan-2")["steps"][0]
+    assert (ended["outcome"], ended["signal"]) == ("killed", signal.SIGKILL), ended
+    assert not processes_with(mark.replace(" ", "\0"))
 
 
 def test_a_step_beyond_its_memory_is_ended(
