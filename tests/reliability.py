@@ -219,6 +219,14 @@ def foreign(told: Measured) -> str:
     )
 
 
+def systemd(told: Measured) -> str:
+    """Say what was booted, and what came of the checks."""
+    return (
+        f"`{told['package']}` under systemd {told['systemd']}, Linux {told['kernel']}: "
+        f"{len(told['checks'])} checks, {told['failed']} failed"
+    )
+
+
 def board(told: Measured) -> str:
     """Say what a file has done on an emulated board."""
     saw = told["saw"]
@@ -418,6 +426,14 @@ PROOFS = [
             board,
         )
         for arch in ("aarch64", "armv7")
+    ),
+    Proof(
+        "The Debian package serves under systemd: it is ready when it says so, allows nothing "
+        "until it is told, keeps limits in delegated groups, comes back after a kill and by its "
+        "watchdog, drains when it is stopped and when it is upgraded in mid-task",
+        "`make test-systemd`: Debian, emulated; `tests/carriers/booted.py`",
+        "systemd",
+        systemd,
     ),
 ]
 

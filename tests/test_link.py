@@ -30,7 +30,7 @@ from limpet.native.records import STAGES, Event
 
 FILTERS = ("limpet/kitchen/task/+", "limpet/kitchen/presence")
 CONNECT, PUBLISH, PUBACK, SUBSCRIBE, DISCONNECT = 0x10, 0x30, 0x40, 0x82, 0xE0
-SUBACK = 0x90
+SUBACK, PUBCOMP = 0x90, 0x70
 
 
 def packet(head: int, body: bytes) -> bytes:
@@ -302,6 +302,15 @@ def test_a_refused_publication_says_why() -> None:
     bench.link.write(bench.now_ms)
     bench.say(packet(PUBACK, number.to_bytes(2, "big") + b"\x87\0"))
     assert bench.notes == [Acknowledged(1, number, "Not authorized")]
+
+
+@pytest.mark.parametrize("head", [PUBACK, PUBACK | 0x0F, PUBCOMP])
+@pytest.mark.parametrize("reason", [0xCF, 0x86], ids=["nobody's", "another packet's"])
+def test_a_refusal_for_no_reason_that_there_is_ends_the_connection(head: int, reason: int) -> None:
+    bench = Bench("5")
+    bench.ready()
+    bench.say(packet(head, bytes([0, 1, reason])))
+    assert bench.lost().code == "packet_malformed"
 
 
 def test_nothing_of_an_old_connection_is_sent_again_by_paho(bench: Bench) -> None:

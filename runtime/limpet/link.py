@@ -148,7 +148,11 @@ class _Client(paho.Client):
         refused = None
         if len(body) > 2 and body[2] >= packets.REFUSED:
             reason = ReasonCode(PacketTypes.PUBACK)
-            reason.unpack(body[2:])
+            try:
+                reason.unpack(body[2:])
+            except (KeyError, ValueError):
+                # MQTT has no such reason, or not for this packet.
+                return paho.MQTT_ERR_PROTOCOL
             refused = str(reason)
         self.on_published(int.from_bytes(body[:2], "big"), refused)
         return paho.MQTT_ERR_SUCCESS

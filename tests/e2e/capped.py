@@ -174,9 +174,13 @@ class Scene:
             return sys.executable
         # Its pages are the cage's, too.
         program = str(unread_copy(Path(FROZEN), inner))
+        words = ["run", "--config"]
+        if self.lies:
+            (inner / "soon.py").write_text(AGENT_SOON)
+            words = ["worker", str(inner / "soon.py")]
         self.device.environment = {}
         self.cage = case.cage(inner, case.cap_bytes)
-        self.device.start(inside=lambda *argv: self.cage.argv(program, "run", "--config", argv[-1]))
+        self.device.start(inside=lambda *argv: self.cage.argv(program, *words, argv[-1]))
         return program
 
     def close(self) -> None:
@@ -215,6 +219,7 @@ def press(scene: Scene, tasks: int, messages: int, hogs: int) -> dict[str, Any]:
     samples: list[dict[str, int]] = []
     nonsenses, lies, lying = 0, 0, False
     while waiting or load.open:
+        assert scene.pid in scene.cage.pids(), "the agent is gone"
         now = time.monotonic()
         while waiting and len(load.open) < OUTSTANDING_MAX:
             load.open[waiting.pop()] = 0.0

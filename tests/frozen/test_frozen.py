@@ -230,6 +230,11 @@ WRITES = re.compile(
 )
 
 
+def traced(calls: str, trace: Path) -> list[str]:
+    """Return the words that start a program so that `trace` tells of these system calls."""
+    return ["/usr/bin/strace", "-D", "-f", "-qq", "-y", "-e", f"trace={calls}", "-o", str(trace)]
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_a_start_writes_nothing_outside_the_state_directory(
     broker: Broker, around: list[str], file: Path, controller: Controller, tmp_path: Path
@@ -237,8 +242,7 @@ def test_a_start_writes_nothing_outside_the_state_directory(
     if around:
         pytest.skip("strace would see what the emulator does")
     trace = tmp_path / "trace"
-    strace = ["/usr/bin/strace", "-D", "-f", "-qq", "-e", "trace=file", "-o", str(trace)]
-    device = Frozen(tmp_path, broker, [*strace, str(file)])
+    device = Frozen(tmp_path, broker, [*traced("file", trace), str(file)])
     device.run()
     controller.wait_online()
     device.stop()
@@ -249,3 +253,21 @@ def test_a_start_writes_nothing_outside_the_state_directory(
             written.add(found[1] or found[2])
     ours = (f"{tmp_path}/state", f"{tmp_path}/limpet.sock", "/dev/null", "/proc/", "/sys/fs/cgroup")
     assert {path for path in written if path.startswith("/") and not path.startswith(ours)} == set()
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_start_over_its_state_writes_there_once(
+    around: list[str], device: Frozen, controller: Controller, file: Path, tmp_path: Path
+) -> None:
+    """From the second start on, which finds its files."""
+    if around:
+        pytest.skip("strace would see what the emulator does")
+    controller.wait_online()
+    assert device.stop() == 0, device.log()
+    heard, trace = len(controller.all("presence")), tmp_path / "trace"
+    device.command = [*traced("write,writev,pwrite64,pwritev,pwritev2", trace), str(file)]
+    device.run()
+    until(lambda: any(one["online"] for one in controller.all("presence")[heard:]), "a presence")
+    state = re.escape(f"<{tmp_path}/state/")
+    written = [line for line in trace.read_text().splitlines() if re.search(state, line)]
+    assert len(written) == 1, written
