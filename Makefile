@@ -35,7 +35,8 @@ PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --q
     --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: help demo test test-vm check sim fuzz chaos duel stalls soak capped capped-frozen bench valgrind loom mutants mutants-core
-.PHONY: build freeze test-frozen test-board test-reproducible measure-frozen measure-inspect deb image
+.PHONY: build freeze test-frozen test-board test-reproducible measure-frozen measure-release
+.PHONY: measure-inspect deb image
 .PHONY: test-carriers test-systemd
 .PHONY: lock freeze-lock header clean prerequisites
 
@@ -117,7 +118,7 @@ mutants: $(BUILT) ## Put known bugs into a copy of the tree: a test must find ea
 mutants-core: $(INSTALLED) $(CARGO_MUTANTS) ## Change native/core in every small way: a test must notice; AGAIN=1
 	PYTHONPATH=tests/e2e $(BIN)/python tests/mutants/core.py $(if $(AGAIN),--again)
 
-freeze: ## Build dist/limpet-ARCH, the single executable; ARCH=x86_64 (as it is), aarch64 or armv7
+freeze: ## Build dist/limpet-ARCH, the single executable; ARCH=x86_64 (as it is), aarch64, armv7; RELEASE=1
 	packaging/freeze/freeze $(ARCH)
 	packaging/verify dist/limpet-$(ARCH)
 
@@ -132,6 +133,13 @@ test-reproducible: ## Build HEAD twice, in two places and from nothing: the file
 
 measure-frozen: $(BUILT) ## Measure the files in dist/: size, start, memory, smallest cap; needs root
 	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/e2e:tests/frozen $(BIN)/python tests/frozen/measure.py
+
+measure-release: $(BUILT) ## Measure what RELEASE=1 brings: both files do the same work in turns
+	packaging/freeze/freeze x86_64
+	mv dist/limpet-x86_64 build/freeze/ordinary
+	RELEASE=1 packaging/freeze/freeze x86_64
+	PATH=$$PATH:/usr/sbin PYTHONPATH=tests/e2e:tests/frozen $(BIN)/python \
+	    tests/frozen/release.py build/freeze/ordinary dist/limpet-x86_64
 
 measure-inspect: $(BUILT) ## Measure inspect: a file of 100 GB, and hashing beside sha256sum
 	PYTHONPATH=tests/e2e:tests/inventory $(BIN)/python tests/inventory/costs.py

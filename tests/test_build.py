@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import tomli
@@ -74,6 +75,16 @@ def test_the_native_tool_is_beside_the_extension() -> None:
 def test_the_halves_have_one_version() -> None:
     cargo = tomli.loads((ROOT / "native/Cargo.toml").read_text(encoding="utf-8"))
     assert cargo["workspace"]["package"]["version"] == limpet.__version__
+
+
+def test_the_training_of_a_release_still_works() -> None:
+    """It knows how agent, link and core are put together, and releases are rare."""
+    done = subprocess.run(
+        [sys.executable, "-B", ROOT / "packaging/freeze/train.py", ROOT],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_direct_requirement_is_locked() -> None:

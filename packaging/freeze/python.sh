@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # In the build root: CPython from Debian's source package as one object file.
-# python.sh ARCH FOLDER: makes FOLDER with python.o, include/ and the licence.
+# python.sh ARCH FOLDER [PACKAGES]: makes FOLDER with python.o, include/ and the licence; with the
+# folder of the Python packages it is a release, laid out by what an agent's work was counted to use.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-ARCH=$1 folder=$2
+ARCH=$1 folder=$2 packages=${3-}
 . "$here/target.sh"
 
 # Kept from commit to commit, so no commit's time gets in.
@@ -35,8 +36,27 @@ cold=(Parser/{action_helpers,myreadline,parser,pegen,pegen_errors,string_parser,
     Modules/{_codecsmodule,_csv,_datetimemodule,_localemodule,_posixsubprocess,_tracemalloc}.o
     Modules/{_zoneinfo,faulthandler,fcntlmodule,getpath,grpmodule,main,mmapmodule,posixmodule}.o
     Modules/{pwdmodule,resource,signalmodule,socketmodule,symtablemodule,syslogmodule,termios}.o)
+counted=
+if [ -n "$packages" ]; then
+    make --silent -j"$(nproc)" CFLAGS_NODIST=-fprofile-generate LDFLAGS_NODIST=-fprofile-generate \
+        MODLIBS='-lz -lm' python
+    # What could be counted differently is the same each time: the order in folders, times, addresses.
+    mkdir -p ../train/lib
+    for folders in "/limpet configs runtime/limpet tests/vectors/plans" "$packages pure orjson-$ARCH"; do
+        tar --create --sort=name --mtime=@0 --exclude='*_core.*.so' --exclude=limpet-tool \
+            --exclude=__pycache__ --directory $folders | tar --extract --directory ../train
+    done
+    ln -s ../../source/Lib ../train/lib/python3.11
+    PYTHONHOME=/tmp/python/train setarch --addr-no-randomize ${qemu:+"/build/$qemu-static"} \
+        ./python -S -B "$here/train.py" ../train ../train/pure ../train/orjson-$ARCH
+    find . -name '*.o' -delete
+    rm libpython3.11.a
+    # What was never reached is made small, which leaves room for padding where most time is spent.
+    counted='-fprofile-use -Wno-missing-profile'
+    counted+=' -falign-functions=16 -falign-jumps=16 -falign-loops=16'
+fi
 make --silent -j"$(nproc)" CFLAGS_NODIST='-flto -Os' "${cold[@]}"
-make --silent -j"$(nproc)" CFLAGS_NODIST=-flto libpython3.11.a
+make --silent -j"$(nproc)" CFLAGS_NODIST="-flto $counted" libpython3.11.a
 
 # Optimised as a whole here and once, because that takes minutes.
 rm -rf "$folder.new"
