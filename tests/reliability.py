@@ -206,6 +206,17 @@ def frozen(told: Measured) -> str:
     )
 
 
+def release(told: Measured) -> str:
+    """Say what training saves."""
+    sizes, tasks, training = told["bytes"], told["tasks"], told["training"]
+    return (
+        f"{sizes['release']} bytes (untrained: {sizes['ordinary']}); in the median of "
+        f"{tasks['turns']} turns the thread that runs Python takes "
+        f"{tasks['release to ordinary']:g} times the untrained one's for {tasks['tasks']} tasks, "
+        f"{training['release to ordinary']:g} times for the work that it was trained by"
+    )
+
+
 def foreign(told: Measured) -> str:
     """Say what a file for another processor is, and what was seen of it under emulation."""
     verified = told["verified"]
@@ -414,6 +425,13 @@ PROOFS = [
         "`make measure-frozen`: `tests/frozen/measure.py`",
         "frozen",
         frozen,
+    ),
+    Proof(
+        "A release (`RELEASE=1`), trained by an agent's work, is smaller and takes less of the "
+        "processor",
+        "`make measure-release`: `tests/frozen/release.py`",
+        "release",
+        release,
     ),
     *(
         Proof(
