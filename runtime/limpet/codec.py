@@ -60,7 +60,9 @@ def _scan(body: bytes) -> int:
     """
     if body.count(b'"') > 2 * ITEMS_MAX:
         raise TaskError("too_many_values", f"the body has more than {ITEMS_MAX} strings")
-    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    plain = body
+    if b"\\" in body:
+        plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside = b" ".join(plain.split(b'"')[::2])
     keys = outside.count(b":")
     if outside.count(b",") + keys > ITEMS_MAX:
@@ -79,11 +81,15 @@ def _scan(body: bytes) -> int:
 
 
 def _walk(value: object) -> int:
-    """Check every number and return how many keys were built; depth is bounded by the scan."""
-    if isinstance(value, dict):
-        return len(value) + sum(_walk(item) for item in value.values())
-    if isinstance(value, list):
-        return sum(_walk(item) for item in value)
-    if isinstance(value, int) and abs(value) > NUMBER_MAX:
-        raise TaskError("number_range", f"integer {value} is beyond 2^53")
-    return 0
+    """Check every number and return how many keys were built."""
+    keys = 0
+    inner = [value]
+    for item in inner:
+        if isinstance(item, dict):
+            keys += len(item)
+            inner += item.values()
+        elif isinstance(item, list):
+            inner += item
+        elif isinstance(item, int) and abs(item) > NUMBER_MAX:
+            raise TaskError("number_range", f"integer {item} is beyond 2^53")
+    return keys
