@@ -301,7 +301,8 @@ class Agent:
 
     def _release(self) -> None:
         """Acknowledge what is answered, in the order of arrival: none overtakes an earlier one."""
-        for token, arrival in list(self._arrivals.items()):
+        while self._arrivals:
+            token, arrival = next(iter(self._arrivals.items()))
             if not arrival.answered:
                 return
             del self._arrivals[token]
