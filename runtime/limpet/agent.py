@@ -526,7 +526,8 @@ class Agent:
 
     def tick(self, now_ms: int) -> None:
         """Move what waits into the outbox, as far as it has room."""
-        self._waiting = [one for one in self._waiting if not self.outbox.put(one)]
+        if self._waiting:
+            self._waiting = [one for one in self._waiting if not self.outbox.put(one)]
         for source, payload in self._looks.take(now_ms):
             topic = self._topic("memory", source)
             self.outbox.put(Publication("memory", source, topic, payload))

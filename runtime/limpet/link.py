@@ -281,9 +281,11 @@ class Link:
 
     def write(self, now_ms: int) -> None:
         """Send what waits, as far as there is room."""
-        if self._client is not None:
-            self._client.loop_write()
-            self._client.channel.flush()
+        client = self._client
+        if client is not None:
+            if client.want_write():
+                client.loop_write()
+            client.channel.flush()
             self._settle(now_ms)
 
     def publish(self, topic: str, payload: bytes, retain: bool) -> int | None:

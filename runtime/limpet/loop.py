@@ -166,14 +166,12 @@ class Loop:
     def _wait(self) -> dict[int, int]:
         """Return the descriptors that are ready; collect garbage if that has to be waited for."""
         self._watch()
-        if self._link.pending:
-            return dict(self._poller.poll(0))
-        if gc.get_count()[0] >= GARBAGE_WORTH_A_COLLECTION:
-            ready = self._poller.poll(0)
-            if ready:
-                return dict(ready)
-            gc.collect()
-        return dict(self._poller.poll(self._timeout_ms()))
+        ready = self._poller.poll(0)
+        if not ready and not self._link.pending:
+            if gc.get_count()[0] >= GARBAGE_WORTH_A_COLLECTION:
+                gc.collect()
+            ready = self._poller.poll(self._timeout_ms())
+        return dict(ready)
 
     def _timeout_ms(self) -> int:
         deadlines = [
