@@ -14,6 +14,18 @@ pub struct Outbound<T> {
     pub wake: Wake,
 }
 
+/// What the host found in the queue.
+#[derive(Debug)]
+pub struct Popped<T> {
+    /// The next event, if there is one that fits.
+    pub event: Option<T>,
+    /// Whether others wait behind it.
+    pub more: bool,
+    /// Whether there was no room, so that `try_fill` may have left something: who calls that is to
+    /// be told.
+    pub was_full: bool,
+}
+
 impl<T> Clone for Outbound<T> {
     fn clone(&self) -> Outbound<T> {
         let (queue, wake) = (Arc::clone(&self.queue), self.wake.clone());
@@ -60,15 +72,16 @@ impl<T> Outbound<T> {
         true
     }
 
-    /// For the host: the next event, if it passes `fits`; and whether there are more. The host lets
-    /// `wake` rest before the first one of a turn, and wakes it again if it leaves some.
-    pub fn pop(&self, fits: impl FnOnce(&T) -> bool) -> (Option<T>, bool) {
+    /// For the host: the next event, if it passes `fits`. The host lets `wake` rest before the
+    /// first one of a turn, and wakes it again if it leaves some.
+    pub fn pop(&self, fits: impl FnOnce(&T) -> bool) -> Popped<T> {
         let mut queue = self.lock();
+        let was_full = queue.len() >= self.capacity;
         let event = match queue.front() {
             Some(front) if fits(front) => queue.pop_front(),
             _ => None,
         };
-        (event, !queue.is_empty())
+        Popped { event, more: !queue.is_empty(), was_full }
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {
