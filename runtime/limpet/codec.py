@@ -67,23 +67,32 @@ def _scan(body: bytes) -> int:
     keys = outside.count(b":")
     if outside.count(b",") + keys > ITEMS_MAX:
         raise TaskError("too_many_values", f"the body has more than {ITEMS_MAX} values")
+    if outside.count(b"[") + outside.count(b"{") > DEPTH_MAX:
+        _check_depth(outside)
+    integers = outside
+    if b"." in outside:
+        # Digits behind a point cost precision, not range: they are a float's in any case.
+        first, *rest = outside.split(b".")
+        integers = b" ".join([first, *(part.lstrip(b"0123456789") for part in rest)])
+    if b"0" * (DIGITS_MAX + 1) in integers.translate(DIGITS_TO_ZERO):
+        raise TaskError("number_range", f"a number has more than {DIGITS_MAX} digits in a row")
+    return keys
+
+
+def _check_depth(outside: bytes) -> None:
+    """Follow the brackets: with no more of them than levels, nobody has to."""
     depth = 0
     for bracket in outside.translate(None, NOT_BRACKETS):
         depth += 1 if bracket in b"[{" else -1
         if depth > DEPTH_MAX:
             raise TaskError("too_deep", f"values in the body nest deeper than {DEPTH_MAX}")
-    # Digits behind a point cost precision, not range: they are a float's in any case.
-    first, *rest = outside.split(b".")
-    integers = b" ".join([first, *(part.lstrip(b"0123456789") for part in rest)])
-    if b"0" * (DIGITS_MAX + 1) in integers.translate(DIGITS_TO_ZERO):
-        raise TaskError("number_range", f"a number has more than {DIGITS_MAX} digits in a row")
-    return keys
 
 
 def _walk(value: object) -> int:
     """Check every number and return how many keys were built."""
     keys = 0
     inner = [value]
+    # The list grows while it is gone through.
     for item in inner:
         if isinstance(item, dict):
             keys += len(item)

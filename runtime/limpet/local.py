@@ -110,6 +110,8 @@ class Local:
 
     def wanted(self) -> dict[int, int]:
         """Return the descriptors to wait for and their events."""
+        if not self._clients:
+            return {self._listener.fileno(): select.POLLIN}
         wanted = {
             fd: select.POLLIN | (select.POLLOUT if client.unread else 0)
             for fd, client in self._clients.items()

@@ -88,11 +88,13 @@ def _names(value: object) -> object:
 class Form:
     """The fields of one kind of table; what is not given is read but once."""
 
-    __slots__ = ("_once", "_shared", "fields", "required")
+    __slots__ = ("_once", "_shared", "fields", "readers", "required")
 
     def __init__(self, fields: dict[str, Field]) -> None:
         """Read the defaults. A list or an object is made anew for each table."""
         self.fields = fields
+        # How a field's value is read, and what its attribute is called.
+        self.readers = {key: (one.read, key + one.unit) for key, one in fields.items()}
         self.required = [key for key, one in fields.items() if one.default is REQUIRED]
         given = {key: one for key, one in fields.items() if one.default is not REQUIRED}
         apart = {key: one for key, one in given.items() if isinstance(one.default, (dict, list))}
@@ -292,15 +294,19 @@ def _take(table: object, where: str, form: Form) -> dict[str, Any]:
     """Read `table` by `form` into attributes (name plus unit); TaskError on the first fault."""
     if not isinstance(table, dict):
         raise TaskError("field_invalid", f"{where or 'the document'}: must be an object")
+    values = form.defaults()
+    # Most tables of most tasks are not given.
+    if not table and not form.required:
+        return values
     inside = f"{where}." if where else ""
-    fields, values = form.fields, form.defaults()
+    readers = form.readers
     for name, value in table.items():
-        field = fields.get(name)
-        if field is None:
-            hint = nearest(name, list(fields))
+        if name not in readers:
+            hint = nearest(name, list(readers))
             raise TaskError("field_unknown", f"{inside}{name[:64]}: is not a known field{hint}")
+        read, attribute = readers[name]
         try:
-            values[name + field.unit] = field.read(value)
+            values[attribute] = read(value)
         except ValueError as error:
             raise TaskError("field_invalid", f"{inside}{name}: {error}") from None
     for name in form.required:
@@ -324,7 +330,9 @@ def _compile_steps(
         fields = _take(document, place, STEP)
         if fields["name"] in scope:
             raise TaskError("step_duplicate", f'{place}.name: "{fields["name"]}" is taken')
-        visible = {name: index for name, index in scope.items() if name not in hidden}
+        visible = scope
+        if hidden:
+            visible = {name: index for name, index in scope.items() if name not in hidden}
         compiled.append(_compile_step(fields, place, is_finally, visible))
         scope[fields["name"]] = first + position
     for step in compiled:

@@ -28,6 +28,10 @@ STATS_BYTES = 16 * 1024
 # At most 1024 rows.
 MEMORY_BYTES = 512 * 1024
 
+# What `frame` writes to, made once: it is called for every message.
+_OFFSET, _DIGEST = ffi.new("uint32_t *"), ffi.new("uint8_t[32]")
+_DIGEST_BYTES = ffi.buffer(_DIGEST)
+
 
 class Core:
     """An open core. Use it from one thread; `close` it, or let a `with` do so."""
@@ -206,10 +210,8 @@ class Core:
 
 def frame(message: bytes, body_bytes_max: int) -> tuple[int, bytes]:
     """Return where the body of a framed message begins and its SHA-256; TaskError refuses it."""
-    offset_out, digest_out = ffi.new("uint32_t *"), ffi.new("uint8_t[32]")
-    source = ffi.from_buffer(message)
-    _done(lib.limpet_frame(source, len(message), body_bytes_max, offset_out, digest_out))
-    return int(offset_out[0]), bytes(ffi.buffer(digest_out))
+    _done(lib.limpet_frame(message, len(message), body_bytes_max, _OFFSET, _DIGEST))
+    return _OFFSET[0], bytes(_DIGEST_BYTES)
 
 
 def _check_version() -> None:
