@@ -114,21 +114,18 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// Sends a message if there is room; returns it otherwise.
+    /// Posts a message if there is room; returns it otherwise. Does not wake the reader: whoever
+    /// has posted the last one of several nudges it once.
     ///
     /// # Errors
     /// The message, when the inbox is full.
-    pub fn try_send(&self, message: T) -> Result<(), T> {
-        match self.sender.try_send(message) {
-            Ok(()) => {
-                self.wake.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
-        }
+    pub fn try_post(&self, message: T) -> Result<(), T> {
+        self.sender.try_send(message).map_err(|refused| match refused {
+            TrySendError::Full(message) | TrySendError::Disconnected(message) => message,
+        })
     }
 
-    /// Wakes the reader though there is no message: something that it waits for may have come.
+    /// Wakes the reader: for messages that were posted, or for something else that it waits for.
     pub fn nudge(&self) {
         self.wake.wake();
     }

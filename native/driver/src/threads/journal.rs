@@ -99,6 +99,8 @@ pub struct Journal {
     awaited: bool,
     /// The timer has something in its inbox that it was not woken for.
     posted: bool,
+    /// The host has something in its queue that it was not woken for.
+    reported: bool,
 }
 
 impl Journal {
@@ -112,7 +114,17 @@ impl Journal {
         spool: Spool,
         recordings: PathBuf,
     ) -> Journal {
-        Journal { store, table, timer, host, spool, recordings, awaited: false, posted: false }
+        Journal {
+            store,
+            table,
+            timer,
+            host,
+            spool,
+            recordings,
+            awaited: false,
+            posted: false,
+            reported: false,
+        }
     }
 
     /// Works until `Close` or until nobody can send any more.
@@ -145,6 +157,7 @@ impl Journal {
                 self.timer.send(Message::StoreFailed(cause.to_string()));
             }
         }
+        self.wake();
         self.commit();
         done
     }
@@ -166,11 +179,11 @@ impl Journal {
             Order::Spool { task, file, bytes } => self.spool.append(&task, &file, &bytes),
             Order::History { reference, task, facts } => {
                 let text = history::tell(&self.records(task, |_| true), &facts);
-                self.host.push(Told::Result { task: pack_task(reference), text });
+                self.report(Told::Result { task: pack_task(reference), text });
             }
             Order::Continue { reference, task, step } => {
                 let text = history::continuation(&self.records(task, |_| true), step);
-                self.host.push(Told::Continue { task: pack_task(reference), step, text });
+                self.report(Told::Continue { task: pack_task(reference), step, text });
             }
             Order::Record(recording) => self.record(&recording),
             Order::Stall(duration) => std::thread::sleep(duration),
@@ -185,9 +198,18 @@ impl Journal {
         self.posted = true;
     }
 
+    /// Tells the host, in the same way.
+    fn report(&mut self, told: Told) {
+        self.host.post(told);
+        self.reported = true;
+    }
+
     fn wake(&mut self) {
         if std::mem::take(&mut self.posted) {
             self.timer.nudge();
+        }
+        if std::mem::take(&mut self.reported) {
+            self.host.wake.wake();
         }
     }
 
@@ -216,6 +238,7 @@ impl Journal {
     /// The disk is lost. Whoever asks for a step to be read must still be answered: the task then
     /// ends.
     fn fail(&mut self, cause: &StoreError, orders: &Receiver<Order>) {
+        self.wake();
         self.timer.send(Message::StoreFailed(cause.to_string()));
         while let Ok(order) = orders.recv() {
             match order {
