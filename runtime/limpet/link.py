@@ -117,18 +117,23 @@ class _Client(paho.Client):
         self.channel.push(packets.publish(topic.encode(), number, payload, retain, self.five))
         return number
 
-    def _packet_read(self) -> Any:
+    def loop_read(self, _: int = 1) -> Any:
+        """Read one packet."""
         found = self.channel.packet() if self._in_packet["command"] == 0 else None
         if found is None:
-            return super()._packet_read()
+            return super().loop_read()
         first, body = found
         self._last_bytes_received = paho.time_func()
-        if first == packets.PUBACK:
-            return self._acknowledged(body)
         message = packets.read_publish(first, body, self.five)
         if message is not None:
             self.on_arrived(message)
             return paho.MQTT_ERR_SUCCESS
+        acknowledges = first == packets.PUBACK
+        status = self._acknowledged(body) if acknowledges else self._handled(first, body)
+        return self._loop_rc_handle(status) if status else status
+
+    def _handled(self, first: int, body: bytes) -> Any:
+        """Have paho handle a packet that was read for it."""
         self._in_packet |= {"command": first, "packet": bytearray(body), "pos": 0}
         self._in_packet["remaining_length"] = len(body)
         try:
@@ -280,9 +285,11 @@ class Link:
 
     def write(self, now_ms: int) -> None:
         """Send what waits, as far as there is room."""
-        if self._client is not None:
-            self._client.loop_write()
-            self._client.channel.flush()
+        client = self._client
+        if client is not None:
+            if client.want_write():
+                client.loop_write()
+            client.channel.flush()
             self._settle(now_ms)
 
     def publish(self, topic: str, payload: bytes, retain: bool) -> int | None:

@@ -9,7 +9,7 @@
 //! for each attempt: its leader exits (its pidfd is readable), [`Containment::sweep`], and only
 //! then the leader is reaped and its [`Cell`] dropped. An unreaped leader pins its pid, which
 //! is what makes the session search safe, and a held cell keeps [`Containment::reap_strays`] from
-//! taking the leader's exit status.
+//! taking the leader's exit status. Where [`Containment::is_deserted`] there is nobody to sweep.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
@@ -319,9 +319,6 @@ impl Containment {
     /// removes its group. Blocks for at most [`SWEEP_LIMIT`] and a few searches of `/proc`. To be
     /// called by the thread that starts leaders and reaps.
     pub fn sweep(&self, cell: &Cell) -> Swept {
-        if self.is_deserted(&cell.target) {
-            return Swept { killed: 0, remaining: 0 };
-        }
         self.clear(&cell.target, SWEEP_LIMIT)
     }
 
