@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::mpsc::TrySendError;
 
 /// The sending side for a thread that must never wait. What it sends is kept here, in order, until
-/// it flushes; what finds the queue full stays. The machine's own bounds limit how much that can be.
+/// it flushes; what finds the queue full stays. The machine's own bounds limit how much that is.
 ///
 /// A receiver that has read everything sleeps, and to wake it costs more than most messages: those
 /// of one turn wake it once.
@@ -105,7 +105,7 @@ impl<T> Inbox<T> {
         self.wake.wake();
     }
 
-    /// Sends a message without waking the reader, for a sender of several: it nudges once after them.
+    /// Sends a message without waking the reader: a sender of several nudges once after them.
     /// Where there is no room it wakes and waits.
     pub fn post(&self, message: T) {
         if let Err(TrySendError::Full(message)) = self.sender.try_send(message) {

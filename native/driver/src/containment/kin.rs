@@ -85,7 +85,7 @@ impl Containment {
             && cell.target.groups.iter().all(removed)
     }
 
-    /// Reaps adopted processes that have ended, at most 256 by one call. Never blocks, never reaps a
+    /// Reaps adopted processes that have ended, at most 256 by one call. Never blocks, nor reaps a
     /// leader. Nothing else in this process may have children.
     pub fn reap_strays(&self) {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;

@@ -263,8 +263,8 @@ impl Journal {
         }
     }
 
-    /// The live records of a task of the kinds that are `wanted` and that can be read, decoded, with
-    /// what was attached.
+    /// The live records of a task that can be read and whose kinds are `wanted`, decoded, with what
+    /// was attached.
     fn records(&self, task: u64, wanted: impl Fn(u8) -> bool) -> Vec<history::Entry> {
         let mut bytes = Vec::new();
         self.store
