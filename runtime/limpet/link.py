@@ -450,10 +450,16 @@ class Link:
             self._protocol = "3.1.1" if self._protocol == "5" else "5"
         self._close()
         self._hang_up(self._epoch)
-        # Until we are back, the broker keeps nothing for us.
-        delay_ms = 0 if code == "session_dropped" else self._backoff.failed()
+        delay_ms = self._delay_ms(code)
         self._phase, self._due_ms = WAITING, now_ms + delay_ms
         self._notes.append(Lost(self._epoch, code, detail, delay_ms))
+
+    def _delay_ms(self, code: str) -> int:
+        if code == "session_dropped":
+            # Until we are back, the broker keeps nothing for us.
+            return 0
+        # What was left came from a broker that works, and has more for us.
+        return self._backoff.left() if code == "messages_left" else self._backoff.failed()
 
     def _close(self) -> None:
         client, self._client = self._client, None
