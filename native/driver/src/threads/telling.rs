@@ -10,7 +10,7 @@ use crate::threads::journal;
 use crate::threads::timer::Timer;
 use limpet_core::message::{Event, TaskRef};
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::Value;
 
 impl Timer {
     pub(crate) fn tell(&mut self) {
@@ -88,7 +88,7 @@ impl Timer {
         let progress = live
             .filter(|live| self.parts.machine.task_of_attempt(live.reference) == Some(task))
             .find_map(Live::take_progress)
-            .and_then(|text| RawValue::from_string(text).ok());
+            .and_then(|text| serde_json::from_str::<Value>(&text).ok());
         let change = Change {
             id: &owner.id,
             source: &owner.source,
@@ -115,7 +115,7 @@ struct Change<'a> {
     attempt: u8,
     outcome: Option<&'static str>,
     sequence: u64,
-    progress: Option<Box<RawValue>>,
+    progress: Option<Value>,
     report: Report,
 }
 
