@@ -77,20 +77,15 @@ impl Ids {
     /// Finds a key. Linear over the tags of at most 4096 entries: about a microsecond.
     pub fn find(&self, key: u128) -> Option<u16> {
         let tag = tag(key);
-        for (place, tags) in self.tags.chunks(TAGS).enumerate() {
-            // Without a branch for each, so that several are compared at once.
-            if tags.iter().fold(false, |found, &other| found | (other == tag)) {
-                let mut slots = (place * TAGS..).take(tags.len());
-                let is = |&slot: &usize| {
-                    let entry = &self.entries[slot];
-                    entry.key == key && entry.kind != Kind::Free
-                };
-                if let Some(slot) = slots.find(is) {
-                    return u16::try_from(slot).ok();
-                }
-            }
-        }
-        None
+        // Without a branch for each, so that several are compared at once.
+        let has_it = |tags: &[u32]| tags.iter().fold(false, |found, &one| found | (one == tag));
+        let near = self.tags.chunks(TAGS).zip(self.entries.chunks(TAGS)).enumerate();
+        let mut near = near.filter(|(_, (tags, _))| has_it(tags));
+        let is = |entry: &Entry| entry.key == key && entry.kind != Kind::Free;
+        let slot = near.find_map(|(place, (_, entries))| {
+            entries.iter().position(is).map(|at| place * TAGS + at)
+        })?;
+        u16::try_from(slot).ok()
     }
 
     pub fn free_slot(&self) -> Option<u16> {

@@ -381,8 +381,10 @@ impl Containment {
     /// or of an earlier one that hid them; with several they stay until the last one ends.
     fn adopting(&self, target: &Target) -> Option<Adopting> {
         let leader = target.leader?.pid;
-        let alone = kin::adopts_orphans()
-            && self.leaders.if_all_known()?.iter().all(|&other| other == leader);
+        if !kin::adopts_orphans() {
+            return None;
+        }
+        let alone = self.leaders.if_all_known()?.iter().all(|&other| other == leader);
         // From /proc, not getsid(2): where our session began outside our pid namespace (`docker
         // exec`), its number here is 0, which rustix takes for impossible.
         let own = census::read(getpid().as_raw_pid())?;

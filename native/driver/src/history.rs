@@ -8,6 +8,7 @@ use limpet_core::record::{Record, Stamp};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// One record of a task, with what was attached to it.
 #[derive(Debug, Clone)]
@@ -20,6 +21,19 @@ pub struct Entry {
     pub stamp: Stamp,
     /// JSON bytes; empty if there are none.
     pub attached: Vec<u8>,
+}
+
+impl Entry {
+    /// If it tells the end of a step, which one's, and that end as JSON.
+    #[must_use]
+    pub fn end(&self) -> Option<(u8, Cow<'_, [u8]>)> {
+        let Record::Ended { step, attempt, outcome, code, .. } = self.record else { return None };
+        let end = match self.attached.as_slice() {
+            [] => End::bare(step, attempt, outcome, code).into_bytes().into(),
+            attached => attached.into(),
+        };
+        Some((step, end))
+    }
 }
 
 /// What the machine knows and the records do not say.
@@ -61,7 +75,7 @@ struct Step<'a> {
 
 /// A history, but for its steps.
 #[derive(Default, Serialize)]
-struct Told<'a> {
+struct Summary<'a> {
     id: Option<&'a RawValue>,
     source: Option<&'a RawValue>,
     outcome: &'static str,
@@ -100,25 +114,22 @@ fn declared(entries: &[Entry]) -> Declared<'_> {
 pub fn tell(entries: &[Entry], facts: &Facts) -> String {
     let mut plan = declared(entries);
     let mut ends: Vec<Option<String>> = vec![None; plan.steps.len()];
-    let mut told = Told { id: plan.id, source: plan.source, ..Told::default() };
+    let mut told = Summary { id: plan.id, source: plan.source, ..Summary::default() };
     (told.outcome, told.clock_uncertain) = (Outcome::None.name(), facts.clock_uncertain);
     told.flags.extend(facts.unreaped.then_some("unreaped"));
     told.flags.extend(facts.gap.then_some("journal_gap"));
     for entry in entries {
         let wall_ms = entry.stamp.now.wall_ms;
+        if let Some((step, end)) = entry.end() {
+            if let Some(place) = ends.get_mut(step as usize) {
+                *place = object(&end);
+            }
+        }
         match entry.record {
             Record::Accepted(_) => told.accepted_ms = wall_ms,
             Record::Started { step, attempt, .. } => {
                 if let Some(step) = plan.steps.get_mut(step as usize) {
                     step.attempts = step.attempts.max(attempt);
-                }
-            }
-            Record::Ended { step, attempt, outcome, code, .. } => {
-                if let Some(end) = ends.get_mut(step as usize) {
-                    *end = match entry.attached.as_slice() {
-                        [] => object(&End::bare(step, attempt, outcome, code).into_bytes()),
-                        attached => object(attached),
-                    };
                 }
             }
             Record::Decided { outcome, step, clock } => {
@@ -238,19 +249,17 @@ mod tests {
     }
 
     fn accepted(plan: &str) -> Entry {
-        let (key, digest, source, expires_ms, schedule_to_close_ms) = (1, 2, 3, 4, 0);
-        let (finally_ms, reserved, priority, additions, steps) = (1000, 0, 0, 0, 2);
         let accepted = Accepted {
-            key,
-            digest,
-            source,
-            expires_ms,
-            schedule_to_close_ms,
-            finally_ms,
-            reserved,
-            priority,
-            additions,
-            steps,
+            key: 1,
+            digest: 2,
+            source: 3,
+            expires_ms: 4,
+            schedule_to_close_ms: 0,
+            finally_ms: 1000,
+            reserved: 0,
+            priority: 0,
+            additions: 0,
+            steps: 2,
         };
         entry(1, Record::Accepted(accepted), plan)
     }

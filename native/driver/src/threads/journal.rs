@@ -283,17 +283,12 @@ impl Journal {
         let mut plan = None;
         let (mut extensions, mut ended) = (Vec::new(), Vec::new());
         for entry in records {
+            if let Some((index, end)) = entry.end() {
+                ended.push((index, end.into_owned()));
+            }
             match entry.record {
                 Record::Accepted(_) => plan = Some(entry.attached),
                 Record::Extended { .. } => extensions.push(entry.attached),
-                Record::Ended { step: index, attempt, outcome, code, .. } => {
-                    let payload = if entry.attached.is_empty() {
-                        End::bare(index, attempt, outcome, code).into_bytes()
-                    } else {
-                        entry.attached
-                    };
-                    ended.push((index, payload));
-                }
                 _ => {}
             }
         }
