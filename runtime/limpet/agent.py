@@ -45,13 +45,14 @@ BATCH_MAX = 32
 BATCH_BYTES_MAX = 128 * 1024
 # A second device of the same name would answer each of our presences with its own.
 PRESENCE_INTERVAL_MS = 5_000
-# The core offers at most eight results at a time, so these and their answers always find a place.
+# The core offers at most 32 results at a time and 1 MiB of them, so these and their answers always
+# find a place.
 OUTBOX_COUNT_MAX = 512
 OUTBOX_BYTES_MAX = 2 << 20
 
 # Local results whose delivery the core may not have seen when it says that their task lives; it
 # offers fewer at a time.
-LOCAL_ENDS_MAX = 16
+LOCAL_ENDS_MAX = 64
 
 # Phases of a task whose result is all that is left to say.
 OVER = ("closing", "reporting")

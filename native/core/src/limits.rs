@@ -63,7 +63,7 @@ impl Default for Limits {
             ids: IDS_MAX,
             live_bytes: 8 * 1024 * 1024,
             ended_bytes: 8 * 1024,
-            reports: 8,
+            reports: 32,
             suspicions: 3,
             reap_ms: 10_000,
             checkpoint_ms: 60_000,

@@ -12,6 +12,7 @@ use crate::recording::Recording;
 use crate::spool::Spool;
 use crate::store::{Store, StoreError};
 use crate::table::Table;
+use crate::threads::offers::Offers;
 use crate::threads::timer::{Inbox, Message};
 use limpet_core::message::{AttemptRef, TaskRef};
 use limpet_core::record::{ENDED, PLANS, Record};
@@ -96,6 +97,7 @@ pub struct Journal {
     host: Outbound,
     spool: Spool,
     recordings: PathBuf,
+    offers: Offers<(TaskRef, u64, history::Facts)>,
     awaited: bool,
     /// The timer has something in its inbox that it was not woken for.
     posted: bool,
@@ -121,6 +123,7 @@ impl Journal {
             host,
             spool,
             recordings,
+            offers: Offers::default(),
             awaited: false,
             posted: false,
             reported: false,
@@ -175,11 +178,13 @@ impl Journal {
             Order::Release { task, keep_from } => {
                 self.retire(task);
                 self.store.release(task, keep_from);
+                self.offers.delivered(task);
+                self.offer();
             }
             Order::Spool { task, file, bytes } => self.spool.append(&task, &file, &bytes),
             Order::History { reference, task, facts } => {
-                let text = history::tell(&self.records(task, |_| true), &facts);
-                self.report(Told::Result { task: pack_task(reference), text });
+                self.offers.push((reference, task, facts));
+                self.offer();
             }
             Order::Continue { reference, task, step } => {
                 let text = history::continuation(&self.records(task, |_| true), step);
@@ -190,6 +195,15 @@ impl Journal {
             Order::Close => {}
         }
         Ok(())
+    }
+
+    /// Tells the host how tasks went, as far as it has room for it.
+    fn offer(&mut self) {
+        while let Some((reference, task, facts)) = self.offers.next() {
+            let text = history::tell(&self.records(task, |_| true), &facts);
+            self.offers.offered(task, text.len());
+            self.report(Told::Result { task: pack_task(reference), text });
+        }
     }
 
     /// Tells the timer, which is woken once for all that a turn has for it.

@@ -8,6 +8,7 @@
 pub mod attempt;
 mod effects;
 pub mod journal;
+mod offers;
 mod pretence;
 pub mod realtime;
 pub mod sampler;
