@@ -12,7 +12,6 @@
 //! taking the leader's exit status. Where [`Containment::is_deserted`] there is nobody to sweep.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,11 +19,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, RawPid, Signal, WaitId, WaitIdOptions, getpid, waitid};
+use rustix::process::{Pid, RawPid, Signal, getpid};
 
 use crate::budget::{Budget, Caps, OVERSHOOT_BYTES};
-use crate::spawn::{AttemptName, MARKER};
+use crate::spawn::MARKER;
 pub use caps::caps_here;
+pub use cell::Cell;
 use census::{Identity, Process, carries, census};
 pub(crate) use cgroup::Entrances;
 use cgroup::Hierarchy;
@@ -35,6 +35,7 @@ pub use limits::{Limits, Meter, Usage};
 pub use members::{Births, Cheap, Footprint, Members, Scope};
 
 mod caps;
+mod cell;
 mod census;
 mod cgroup;
 mod footprint;
@@ -84,8 +85,8 @@ pub struct Tiers {
 #[derive(Debug)]
 pub struct Containment {
     instance: String,
-    /// Before what it is made of, so that it is given up first.
-    ready: Mutex<Option<Cell>>,
+    /// Before what they are made of, so that they are given up first.
+    ready: Mutex<Vec<Cell>>,
     hierarchy: Option<Hierarchy>,
     controllers: Controllers,
     shared: Option<Shared>,
@@ -107,15 +108,6 @@ struct Leaders {
     pids: Mutex<BTreeSet<RawPid>>,
     /// Forks under way, whose children are not registered yet.
     forks: AtomicU32,
-}
-
-/// One attempt's containment. Sweep it, then reap the leader, then drop it.
-#[derive(Debug)]
-pub struct Cell {
-    target: Target,
-    meter: Option<Meter>,
-    entrances: Entrances,
-    leaders: Arc<Leaders>,
 }
 
 /// What is looked for.
@@ -238,56 +230,6 @@ impl Containment {
         })
     }
 
-    /// An empty cell for one attempt, within `limits`.
-    ///
-    /// # Errors
-    ///
-    /// `name` belongs to another instance, or its groups cannot be made or limited.
-    pub fn create(&self, name: &AttemptName, limits: &Limits) -> io::Result<Cell> {
-        if name.instance != self.instance {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "it is of another instance"));
-        }
-        let ready = self.ready().take();
-        let mut cell = ready.map_or_else(|| self.build(), Ok)?;
-        // The NUL that ends the entry keeps attempt 1 from matching attempt 10.
-        cell.target.needle = format!("{MARKER}={}\0", name.marker()).into_bytes();
-        let built = cell.target.groups.len();
-        self.controllers.limit(limits, &mut cell.target.groups)?;
-        cell.entrances.add(&cell.target.groups[built..])?;
-        Ok(cell)
-    }
-
-    /// Has a cell ready for the next attempt: to make its groups takes the kernel about as long as
-    /// to start a program in them. Whoever calls this has nothing else to do.
-    pub fn prepare(&self) {
-        let mut ready = self.ready();
-        if ready.is_none() {
-            // Should it fail, the next attempt tries and tells.
-            *ready = self.build().ok();
-        }
-    }
-
-    /// A cell of nobody's, with the groups that every attempt has.
-    fn build(&self) -> io::Result<Cell> {
-        let mut cell = Cell {
-            target: Target { needle: Vec::new(), groups: Vec::new(), leader: None },
-            meter: None,
-            entrances: Entrances::default(),
-            leaders: Arc::clone(&self.leaders),
-        };
-        if let Some(hierarchy) = &self.hierarchy {
-            cell.target.groups.push(hierarchy.create()?);
-            cell.meter = self.controllers.count(&mut cell.target.groups)?;
-            cell.entrances.add(&cell.target.groups)?;
-        }
-        Ok(cell)
-    }
-
-    /// A panic elsewhere leaves a whole cell or none.
-    fn ready(&self) -> MutexGuard<'_, Option<Cell>> {
-        self.ready.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Forks the leader of `cell` with `fork` and registers it, so that nobody takes it for a stray
     /// in between.
     pub(crate) fn start<E>(
@@ -322,19 +264,10 @@ impl Containment {
         self.clear(&cell.target, SWEEP_LIMIT)
     }
 
-    /// Reaps the leader of a cell that was swept, if it has ended, and gives the cell up.
-    pub fn bury(&self, cell: Cell) {
-        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        if let Some(leader) = cell.target.leader.and_then(|leader| Pid::from_raw(leader.pid)) {
-            let _ = waitid(WaitId::Pid(leader), ended);
-        }
-        drop(cell);
-    }
-
     /// Kills whatever an earlier run of this instance has left, and removes its groups. Only before
     /// the first attempt: it spares none. Blocks for at most [`LEFTOVERS_LIMIT`].
     pub fn sweep_leftovers(&self) -> Swept {
-        drop(self.ready().take());
+        self.ready().clear();
         let mut groups = self.hierarchy.as_ref().map(Hierarchy::groups).unwrap_or_default();
         groups.extend(self.controllers.groups());
         let needle = format!("{MARKER}={}:", self.instance).into_bytes();
@@ -465,34 +398,6 @@ impl Leaders {
     /// All leaders that a census taken before can have met, or `None` while a fork is under way.
     fn if_all_known(&self) -> Option<MutexGuard<'_, BTreeSet<RawPid>>> {
         (self.forks.load(Ordering::SeqCst) == 0).then(|| self.lock())
-    }
-}
-
-impl Cell {
-    /// The attempt's control groups, one per hierarchy; their process lists are `cgroup.procs`.
-    pub fn groups(&self) -> &[PathBuf] {
-        &self.target.groups
-    }
-
-    /// The ways into its control groups; only once.
-    pub(crate) fn take_entrances(&mut self) -> Entrances {
-        std::mem::take(&mut self.entrances)
-    }
-
-    /// What tells the memory it takes, where anything does; only once.
-    pub fn take_meter(&mut self) -> Option<Meter> {
-        self.meter.take()
-    }
-}
-
-impl Drop for Cell {
-    fn drop(&mut self) {
-        if let Some(leader) = self.target.leader {
-            self.leaders.lock().remove(&leader.pid);
-        } else {
-            // Nothing was started in it.
-            self.target.groups.iter().for_each(|group| _ = cgroup::remove(group));
-        }
     }
 }
 

@@ -125,7 +125,7 @@ pub fn spawn(
         program,
         environment,
         directory: aside(directory).map_err(plumb)?,
-        entrances: cell.take_entrances(),
+        entrances: cell.entrances(),
         standard: [stdin, pipes.stdout.1, pipes.stderr.1],
         report: pipes.report.1,
         account,

@@ -276,12 +276,15 @@ fn reaps_strays() {
     assert_eq!(children(), [child.pid.as_raw_pid()], "the leader is not reaped");
     assert_eq!(reap(&child).exit_status(), Some(0));
     // Who leaves nobody is swept by that alone, while another attempt and its children live.
-    let (other, members) = scene.tree(&containment, 2, &["child", "stay"]);
-    let plain = scene.start(&containment, 3, &["/bin/sh", "-c", "exit 3"]);
+    let (mut other, members) = scene.tree(&containment, 2, &["child", "stay"]);
+    let mut plain = scene.start(&containment, 3, &["/bin/sh", "-c", "exit 3"]);
     wait_readable(&plain.pidfd);
-    assert!(containment.is_deserted(&plain.cell) && !containment.is_deserted(&other.cell));
-    assert!(!plain.cell.groups().iter().any(|group| group.exists()));
+    assert!(containment.is_deserted(&mut plain.cell));
+    assert!(!containment.is_deserted(&mut other.cell));
     assert_eq!(reap(&plain).exit_status(), Some(3));
+    let groups = plain.cell.groups().to_vec();
+    drop(plain);
+    assert!(!groups.iter().any(|group| group.exists()));
     assert!(!members.iter().any(has_ended), "nobody else is hit");
     assert_eq!(containment.sweep(&other.cell), Swept { killed: 1, remaining: 0 });
     reap(&other);

@@ -222,8 +222,8 @@ fn files_in_memory_are_counted() {
              for _ in range({}): f.write(bytes(1 << 20))",
             (10 * LIMIT) >> 20
         );
-        let mut child = scene.start(&containment, 1, &write, everything());
-        let meter = child.cell.take_meter().expect("a meter");
+        let child = scene.start(&containment, 1, &write, everything());
+        let meter = child.cell.meter().expect("a meter");
         wait_readable(&child.pidfd);
         let usage = meter.read();
         let ended = end(&containment, child);

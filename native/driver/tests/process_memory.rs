@@ -141,8 +141,8 @@ impl Scene {
         // Each has a name of its own, as in the agent: whoever ends one looks for its name until it
         // finds nobody, and may not be through when the leader has gone.
         let attempt = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut child = self.start(&sampling.containment, attempt.into(), code, limits);
-        let meter = child.cell.take_meter();
+        let child = self.start(&sampling.containment, attempt.into(), code, limits);
+        let meter = child.cell.meter();
         let watch = sampling.watch(&child, attempt, limits);
         wait_readable(&child.pidfd);
         let (excess, counted) = (watch.excess().cloned(), meter.map(|meter| meter.read()));

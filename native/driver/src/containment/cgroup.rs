@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -162,20 +163,21 @@ pub(crate) struct Entrances {
 }
 
 impl Entrances {
-    /// Into each of `groups` as well. Of all there is at most one of version 2.
-    pub(super) fn add(&mut self, groups: &[PathBuf]) -> io::Result<()> {
+    /// Into each of `groups`, of which at most one is of version 2.
+    pub(crate) fn open(groups: &[PathBuf]) -> io::Result<Entrances> {
         let list = |file: PathBuf| OpenOptions::new().write(true).open(file).map(OwnedFd::from);
+        let mut entrances = Entrances::default();
         for group in groups {
             match list(group.join("tasks")) {
-                Ok(threads) => self.threads.push(threads),
+                Ok(threads) => entrances.threads.push(threads),
                 Err(error) if error.kind() == ErrorKind::NotFound => {
-                    self.birthplace = Some(File::open(group)?.into());
-                    self.processes = Some(list(group.join("cgroup.procs"))?);
+                    entrances.birthplace = Some(File::open(group)?.into());
+                    entrances.processes = Some(list(group.join("cgroup.procs"))?);
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(entrances)
     }
 
     /// Brings the calling process, which has one thread, into all; into that of version 2 only
@@ -199,10 +201,14 @@ impl Drop for Hierarchy {
 
 /// Makes an empty group. A leftover of the same name is removed first, if it is empty.
 pub(super) fn make(group: &Path) -> io::Result<()> {
-    match fs::remove_dir(group) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+    match fs::create_dir(group) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            fs::remove_dir(group)?;
+            fs::create_dir(group)
+        }
         // With its base, should another containment of this instance have taken that along.
-        _ => fs::create_dir_all(group),
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(group),
+        made => made,
     }
 }
 
@@ -233,6 +239,13 @@ pub(super) fn pids(group: &Path) -> BTreeSet<RawPid> {
         pids.extend(members(&group).into_iter().filter(|&pid| pid > 0));
     }
     pids
+}
+
+/// Whether `group` is there and holds neither a process nor a group. The kernel counts the groups
+/// among its links, beside its own two.
+pub(super) fn is_empty(group: &Path) -> bool {
+    fs::metadata(group).is_ok_and(|found| found.nlink() == 2)
+        && read_table(group.join("cgroup.procs")).is_some_and(|table| table.is_empty())
 }
 
 /// The processes in `group` itself.

@@ -8,7 +8,7 @@
 //! leaders.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{
@@ -16,7 +16,7 @@ use rustix::process::{
 };
 use rustix::thread::gettid;
 
-use super::{Cell, Containment, census};
+use super::{Cell, Containment, census, cgroup};
 use crate::spawn::stop_ignoring;
 
 /// Most zombies reaped by one call.
@@ -67,22 +67,18 @@ impl Containment {
     }
 
     /// Whether nobody is left of an attempt whose leader has ended: none of its descendants, and
-    /// nobody else in its groups, which are removed; nor has anybody been adopted. False where that
-    /// is not sure.
-    pub fn is_deserted(&self, cell: &Cell) -> bool {
+    /// nobody else in its groups; nor has anybody been adopted. False where that is not sure.
+    pub fn is_deserted(&self, cell: &mut Cell) -> bool {
         let Some(leader) = cell.target.leader else { return false };
         // A dead leader has no children any more: its end has given them to us. Nobody else has its
         // pid, for it is reaped only when its cell is given up.
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let dead = Pid::from_raw(leader.pid)
             .is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
-        // The kernel removes no group that holds a process or another group.
-        let removed = |group| match fs::remove_dir(group) {
-            Err(error) => error.kind() == ErrorKind::NotFound,
-            Ok(()) => true,
-        };
-        dead && self.strays().is_some_and(|strays| strays.is_empty())
-            && cell.target.groups.iter().all(removed)
+        cell.deserted = dead
+            && self.strays().is_some_and(|strays| strays.is_empty())
+            && cell.target.groups.iter().all(|group| cgroup::is_empty(group));
+        cell.deserted
     }
 
     /// Reaps adopted processes that have ended, at most 256 by one call. Never blocks, nor reaps a

@@ -30,6 +30,15 @@ pub struct Limits {
     pub cpu_milli: Option<u32>,
 }
 
+impl Limits {
+    /// Whether they set each limit that `earlier` set, so that none of those stays.
+    pub(super) fn cover(&self, earlier: &Limits) -> bool {
+        earlier.memory_bytes.is_none_or(|_| self.memory_bytes.is_some())
+            && earlier.pids.is_none_or(|_| self.pids.is_some())
+            && earlier.cpu_milli.is_none_or(|_| self.cpu_milli.is_some())
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     First,
@@ -217,8 +226,19 @@ impl Meter {
             Version::Second => ("memory.peak", "memory.events"),
             Version::First => ("memory.max_usage_in_bytes", "memory.oom_control"),
         };
-        let peak = File::open(group.join(peak)).ok();
+        let peak = group.join(peak);
+        let writable = File::options().read(true).write(true).open(&peak);
+        let peak = writable.or_else(|_| File::open(&peak)).ok();
         Ok(Meter { peak, events: File::open(group.join(events))? })
+    }
+
+    /// Begins anew in a group that nobody is in, and tells the bytes that are left in it. `None`
+    /// where the kernel does not forget the peak (version 2 before 6.12), or has killed.
+    pub(super) fn renew(&self) -> Option<u64> {
+        // Any text resets it (cgroup-v2.rst, for this descriptor; memory.rst of version 1).
+        self.peak.as_ref()?.write_at(b"0", 0).ok()?;
+        let usage = self.read();
+        usage.peak_bytes.filter(|_| usage.kills == 0)
     }
 
     /// What it is now. Zeroes once the group is gone.

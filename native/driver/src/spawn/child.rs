@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use rustix::fs::Mode;
 use rustix::io::{Errno, dup2, fcntl_dupfd_cloexec, write};
@@ -53,7 +54,7 @@ pub(super) struct Plan {
     pub environment: Strings,
     /// Working directory.
     pub directory: OwnedFd,
-    pub entrances: Entrances,
+    pub entrances: Arc<Entrances>,
     /// Standard input, output and error.
     pub standard: [OwnedFd; 3],
     pub report: OwnedFd,
@@ -306,7 +307,7 @@ mod tests {
         for birthplace in [false, true] {
             let name = AttemptName { instance: instance.clone(), task: 1, step: 0, attempt: 1 };
             let mut cell = containment.create(&name, &Limits::default()).expect("a cell");
-            let mut entrances = cell.take_entrances();
+            let mut entrances = Entrances::open(cell.groups()).expect("they are there");
             if !birthplace && entrances.birthplace.is_some() {
                 // No group, so clone3 refuses it.
                 entrances.birthplace = Some(open("/tmp"));
@@ -320,7 +321,7 @@ mod tests {
                 program: words(&["/bin/cat", "/proc/self/cgroup"]),
                 environment: words(&[]),
                 directory: open("/"),
-                entrances,
+                entrances: Arc::new(entrances),
                 standard: [open("/dev/null"), tell, open("/dev/null")],
                 report: aside(File::create("/dev/null").expect("it").into()).expect("one"),
                 account: None,

@@ -67,7 +67,7 @@ pub struct Live {
     pub stragglers: u32,
     /// What contains it and keeps it within its limits.
     pub tiers: Tiers,
-    meter: Option<Meter>,
+    meter: Option<Arc<Meter>>,
     usage: Usage,
     watch: Arc<Watch>,
     backstop_bytes: Option<u64>,

@@ -70,7 +70,7 @@ pub struct Running {
     /// Its standard output, standard error and report descriptor.
     pub pipes: [OwnedFd; 3],
     /// Tells the memory it takes, where anything does.
-    pub meter: Option<Meter>,
+    pub meter: Option<Arc<Meter>>,
     /// What the sampler finds out about it.
     pub watch: Arc<Watch>,
     /// Bytes of private writable memory that the kernel lets each process have, where the sampler
@@ -146,8 +146,8 @@ impl Spawner<'_> {
             }
             Order::Sweep(attempt) => {
                 self.board.forget(attempt);
-                let held = self.held.get(&attempt);
-                let swept = held.map(|held| self.sweep(&held.cell));
+                let held = self.held.get_mut(&attempt);
+                let swept = held.map(|held| sweep(self.containment, &mut held.cell));
                 let (killed, remaining) =
                     swept.map_or((0, 0), |swept| (swept.killed, swept.remaining));
                 self.timer.send(Message::Swept { attempt, killed, remaining });
@@ -177,8 +177,8 @@ impl Spawner<'_> {
             let detail = format!("{excess} (the attempt has not started)");
             return Err(SpawnError { code: "directory_full", detail, before_exec: true });
         }
-        let mut child = spawn(self.containment, name, launch, limits)?;
-        let meter = child.cell.take_meter();
+        let child = spawn(self.containment, name, launch, limits)?;
+        let meter = child.cell.meter();
         let not_enforced = self.containment.not_enforced(limits);
         let directory = launch.directory.file_name().unwrap_or_default();
         let watch = Arc::new(Watch::default());
@@ -202,16 +202,6 @@ impl Spawner<'_> {
         Ok(Running { pid, pidfd, pipes, meter, watch, backstop_bytes, not_enforced })
     }
 
-    /// Ends whoever is left of an attempt, and buries who was adopted from it.
-    fn sweep(&self, cell: &Cell) -> Swept {
-        if self.containment.is_deserted(cell) {
-            return Swept { killed: 0, remaining: 0 };
-        }
-        let swept = self.containment.sweep(cell);
-        self.containment.reap_strays();
-        swept
-    }
-
     fn has_quotas(&self) -> bool {
         self.held.values().any(|held| held.quota.is_some())
     }
@@ -226,6 +216,16 @@ impl Spawner<'_> {
             self.containment.signal(&held.cell, rustix::process::Signal::KILL);
         }
     }
+}
+
+/// Ends whoever is left of an attempt, and buries who was adopted from it.
+fn sweep(containment: &Containment, cell: &mut Cell) -> Swept {
+    if containment.is_deserted(cell) {
+        return Swept { killed: 0, remaining: 0 };
+    }
+    let swept = containment.sweep(cell);
+    containment.reap_strays();
+    swept
 }
 
 /// The machine's word for a signal as the system's.
