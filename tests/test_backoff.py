@@ -36,6 +36,13 @@ def test_a_fleet_does_not_come_back_at_one_instant() -> None:
     assert max(per_tenth) < 160
 
 
+def test_a_connection_that_was_left_costs_the_first_interval_each_time() -> None:
+    backoff = Backoff(7, 1_000, 60_000)
+    assert all(500 <= backoff.left() <= 1_000 for _ in range(20))
+    assert 500 <= backoff.failed() <= 1_000, "leaving is no failure"
+    assert 500 <= backoff.left() <= 1_000 < 2 * backoff.failed()
+
+
 def test_a_connection_that_lasted_starts_over() -> None:
     backoff = Backoff(7, 1_000, 60_000)
     for _ in range(10):

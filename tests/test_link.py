@@ -323,6 +323,15 @@ def test_nothing_of_an_old_connection_is_sent_again_by_paho(bench: Bench) -> Non
     assert b"first" not in bench.said()
 
 
+def test_who_leaves_messages_comes_back_soon_each_time(bench: Bench) -> None:
+    for _ in range(6):
+        bench.ready()
+        bench.link.again(bench.now_ms)
+        bench.notes += bench.link.take()
+        lost = bench.lost()
+        assert (lost.code, lost.delay_ms <= 10) == ("messages_left", True)
+
+
 def test_a_session_that_holds_an_oversized_packet_is_given_up(bench: Bench) -> None:
     """MQTT 3.1.1 has no maximum that a broker respects: it would deliver the same packet forever,
     and nothing that waits behind it."""

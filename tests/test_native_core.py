@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import select
+import struct
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from limpet import codec
 from limpet.errors import EXIT_SOFTWARE, EXIT_TEMPORARY, REASONS, CoreError, TaskError
 from limpet.native import records, status
+from limpet.native._core import ffi
 from limpet.native.core import BLOB_BYTES, Core, frame
 from limpet.native.records import DELIVERED, LIST, Item
 from limpet.policy import Site
@@ -44,6 +46,22 @@ def test_operations_and_kinds_are_those_of_the_header() -> None:
     kinds = {name.upper(): str(number) for number, name in records.KINDS.items()}
     operations = {name: str(number) for number, name in records.OPERATIONS.items()}
     assert {**operations, **kinds} == defined
+
+
+@pytest.mark.parametrize(
+    ("name", "record"), [("LimpetItem", records.ITEM), ("LimpetEvent", records.EVENT)]
+)
+def test_records_lie_in_memory_as_the_header_says(name: str, record: struct.Struct) -> None:
+    kind = ffi.typeof(name)
+    codes = re.findall(r"\d*[a-zA-Z]", record.format)
+    places = [struct.calcsize("=" + "".join(codes[:count])) for count in range(len(codes))]
+    sizes = [struct.calcsize("=" + code) for code in codes]
+    told = [(field.offset, ffi.sizeof(field.type)) for _, field in kind.fields]
+    assert list(zip(places, sizes, strict=True)) == told
+    assert record.size == ffi.sizeof(kind)
+    signed = [code.islower() for code in codes if code in "IQiq"]
+    said = [ffi.cast(field.type, -1) for _, field in kind.fields if field.type.kind == "primitive"]
+    assert signed == [int(value) < 0 for value in said]
 
 
 def test_verdicts_and_stages_are_the_drivers() -> None:

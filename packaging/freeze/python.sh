@@ -27,15 +27,17 @@ cd built
     ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no \
     CC=$triple-gcc AR=$triple-gcc-ar RANLIB=$triple-gcc-ranlib \
     CFLAGS="$compile_flags" LDFLAGS=-no-pie
-# What compiles Python (only tools need that), what starts it once and what waits for the kernel is
-# made small.
+# What compiles Python (only tools need that), what starts it once, what waits for the kernel and what
+# an agent hardly uses is made small.
 cold=(Parser/{action_helpers,myreadline,parser,pegen,pegen_errors,string_parser,token,tokenizer}.o
     Python/{Python-ast,Python-tokenize,asdl,ast,ast_opt,ast_unparse,compile,future,initconfig}.o
     Python/{codecs,fileutils,getcopyright,import,pathconfig,preconfig,pylifecycle,pythonrun}.o
     Python/{symtable,sysmodule,traceback}.o
     Modules/{_codecsmodule,_csv,_datetimemodule,_localemodule,_posixsubprocess,_tracemalloc}.o
     Modules/{_zoneinfo,faulthandler,fcntlmodule,getpath,grpmodule,main,mmapmodule,posixmodule}.o
-    Modules/{pwdmodule,resource,signalmodule,socketmodule,symtablemodule,syslogmodule,termios}.o)
+    Modules/{pwdmodule,resource,signalmodule,socketmodule,symtablemodule,syslogmodule,termios}.o
+    Modules/_io/{_iomodule,bufferedio,bytesio,fileio,iobase,stringio,textio}.o
+    Modules/{mathmodule,timemodule}.o Objects/{complexobject,memoryobject,odictobject}.o)
 counted=
 if [ -n "$packages" ]; then
     make --silent -j"$(nproc)" CFLAGS_NODIST=-fprofile-generate LDFLAGS_NODIST=-fprofile-generate \

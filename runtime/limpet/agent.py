@@ -301,7 +301,8 @@ class Agent:
 
     def _release(self) -> None:
         """Acknowledge what is answered, in the order of arrival: none overtakes an earlier one."""
-        for token, arrival in list(self._arrivals.items()):
+        while self._arrivals:
+            token, arrival = next(iter(self._arrivals.items()))
             if not arrival.answered:
                 return
             del self._arrivals[token]
@@ -525,7 +526,8 @@ class Agent:
 
     def tick(self, now_ms: int) -> None:
         """Move what waits into the outbox, as far as it has room."""
-        self._waiting = [one for one in self._waiting if not self.outbox.put(one)]
+        if self._waiting:
+            self._waiting = [one for one in self._waiting if not self.outbox.put(one)]
         for source, payload in self._looks.take(now_ms):
             topic = self._topic("memory", source)
             self.outbox.put(Publication("memory", source, topic, payload))

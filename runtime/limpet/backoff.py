@@ -26,10 +26,13 @@ class Backoff:
 
     def failed(self) -> int:
         """Note a lost or refused connection; return how long to wait before the next try."""
-        half_ms = self._interval_ms // 2
-        delay_ms = half_ms + self._random() % (self._interval_ms - half_ms + 1)
+        delay_ms = self._within(self._interval_ms)
         self._interval_ms = min(self._interval_ms * 2, self._ceiling_ms)
         return delay_ms
+
+    def left(self) -> int:
+        """Return how long to wait after a connection that we ended ourselves: nothing failed."""
+        return self._within(self._first_ms)
 
     def connected(self, up_ms: int) -> None:
         """Note a connection that ended after `up_ms`; start over if it had outlived the ceiling.
@@ -38,6 +41,10 @@ class Backoff:
         """
         if up_ms >= self._ceiling_ms:
             self._interval_ms = self._first_ms
+
+    def _within(self, interval_ms: int) -> int:
+        half_ms = interval_ms // 2
+        return half_ms + self._random() % (interval_ms - half_ms + 1)
 
     def _random(self) -> int:
         """SplitMix64: 64 even bits from a counter, without the cost of importing `random`."""

@@ -60,30 +60,45 @@ def _scan(body: bytes) -> int:
     """
     if body.count(b'"') > 2 * ITEMS_MAX:
         raise TaskError("too_many_values", f"the body has more than {ITEMS_MAX} strings")
-    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    plain = body
+    if b"\\" in body:
+        plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside = b" ".join(plain.split(b'"')[::2])
     keys = outside.count(b":")
     if outside.count(b",") + keys > ITEMS_MAX:
         raise TaskError("too_many_values", f"the body has more than {ITEMS_MAX} values")
-    depth = 0
-    for bracket in outside.translate(None, NOT_BRACKETS):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > DEPTH_MAX:
-            raise TaskError("too_deep", f"values in the body nest deeper than {DEPTH_MAX}")
-    # Digits behind a point cost precision, not range: they are a float's in any case.
-    first, *rest = outside.split(b".")
-    integers = b" ".join([first, *(part.lstrip(b"0123456789") for part in rest)])
+    if outside.count(b"[") + outside.count(b"{") > DEPTH_MAX:
+        _check_depth(outside)
+    integers = outside
+    if b"." in outside:
+        # Digits behind a point cost precision, not range: they are a float's in any case.
+        first, *rest = outside.split(b".")
+        integers = b" ".join([first, *(part.lstrip(b"0123456789") for part in rest)])
     if b"0" * (DIGITS_MAX + 1) in integers.translate(DIGITS_TO_ZERO):
         raise TaskError("number_range", f"a number has more than {DIGITS_MAX} digits in a row")
     return keys
 
 
+def _check_depth(outside: bytes) -> None:
+    """Follow the brackets: with no more of them than levels, nobody has to."""
+    depth = 0
+    for bracket in outside.translate(None, NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > DEPTH_MAX:
+            raise TaskError("too_deep", f"values in the body nest deeper than {DEPTH_MAX}")
+
+
 def _walk(value: object) -> int:
-    """Check every number and return how many keys were built; depth is bounded by the scan."""
-    if isinstance(value, dict):
-        return len(value) + sum(_walk(item) for item in value.values())
-    if isinstance(value, list):
-        return sum(_walk(item) for item in value)
-    if isinstance(value, int) and abs(value) > NUMBER_MAX:
-        raise TaskError("number_range", f"integer {value} is beyond 2^53")
-    return 0
+    """Check every number and return how many keys were built."""
+    keys = 0
+    inner = [value]
+    # The list grows while it is gone through.
+    for item in inner:
+        if isinstance(item, dict):
+            keys += len(item)
+            inner += item.values()
+        elif isinstance(item, list):
+            inner += item
+        elif isinstance(item, int) and abs(item) > NUMBER_MAX:
+            raise TaskError("number_range", f"integer {item} is beyond 2^53")
+    return keys

@@ -117,18 +117,23 @@ class _Client(paho.Client):
         self.channel.push(packets.publish(topic.encode(), number, payload, retain, self.five))
         return number
 
-    def _packet_read(self) -> Any:
+    def loop_read(self, _: int = 1) -> Any:
+        """Read one packet."""
         found = self.channel.packet() if self._in_packet["command"] == 0 else None
         if found is None:
-            return super()._packet_read()
+            return super().loop_read()
         first, body = found
         self._last_bytes_received = paho.time_func()
-        if first == packets.PUBACK:
-            return self._acknowledged(body)
         message = packets.read_publish(first, body, self.five)
         if message is not None:
             self.on_arrived(message)
             return paho.MQTT_ERR_SUCCESS
+        acknowledges = first == packets.PUBACK
+        status = self._acknowledged(body) if acknowledges else self._handled(first, body)
+        return self._loop_rc_handle(status) if status else status
+
+    def _handled(self, first: int, body: bytes) -> Any:
+        """Have paho handle a packet that was read for it."""
         self._in_packet |= {"command": first, "packet": bytearray(body), "pos": 0}
         self._in_packet["remaining_length"] = len(body)
         try:
@@ -280,9 +285,11 @@ class Link:
 
     def write(self, now_ms: int) -> None:
         """Send what waits, as far as there is room."""
-        if self._client is not None:
-            self._client.loop_write()
-            self._client.channel.flush()
+        client = self._client
+        if client is not None:
+            if client.want_write():
+                client.loop_write()
+            client.channel.flush()
             self._settle(now_ms)
 
     def publish(self, topic: str, payload: bytes, retain: bool) -> int | None:
@@ -443,10 +450,16 @@ class Link:
             self._protocol = "3.1.1" if self._protocol == "5" else "5"
         self._close()
         self._hang_up(self._epoch)
-        # Until we are back, the broker keeps nothing for us.
-        delay_ms = 0 if code == "session_dropped" else self._backoff.failed()
+        delay_ms = self._delay_ms(code)
         self._phase, self._due_ms = WAITING, now_ms + delay_ms
         self._notes.append(Lost(self._epoch, code, detail, delay_ms))
+
+    def _delay_ms(self, code: str) -> int:
+        if code == "session_dropped":
+            # Until we are back, the broker keeps nothing for us.
+            return 0
+        # What was left came from a broker that works, and has more for us.
+        return self._backoff.left() if code == "messages_left" else self._backoff.failed()
 
     def _close(self) -> None:
         client, self._client = self._client, None

@@ -110,6 +110,8 @@ class Local:
 
     def wanted(self) -> dict[int, int]:
         """Return the descriptors to wait for and their events."""
+        if not self._clients:
+            return {self._listener.fileno(): select.POLLIN}
         wanted = {
             fd: select.POLLIN | (select.POLLOUT if client.unread else 0)
             for fd, client in self._clients.items()
@@ -120,6 +122,8 @@ class Local:
 
     def serve(self, ready: dict[int, int]) -> None:
         """Take new clients, answer whole requests, and send what waits to be read."""
+        if not self._clients and self._listener.fileno() not in ready:
+            return
         for client in [self._clients[fd] for fd in ready if fd in self._clients]:
             if ready[client.socket.fileno()] & ~select.POLLOUT:
                 self._read(client)
@@ -141,6 +145,8 @@ class Local:
 
     def tell(self, told: list[Told]) -> None:
         """Send answers to whom they are for, and reports to whoever follows their task."""
+        if not self._clients:
+            return
         for one in told:
             for client in self._clients.values():
                 if one.client is None and client.follows not in (one.task, EVERY_TASK):

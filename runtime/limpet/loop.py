@@ -114,6 +114,8 @@ class Loop:
         self._reboot = reboot
         self._poller: Poller = poller or select.poll()
         self._watched: dict[int, int] = {}
+        # What the link and the local socket wanted to be watched when `_watched` was worked out.
+        self._wishes: tuple[int | None, bool, dict[int, int]] | None = None
         self._core_fd = core.event_fd()
         self._busy = False
         self._told_phase = ""
@@ -166,14 +168,12 @@ class Loop:
     def _wait(self) -> dict[int, int]:
         """Return the descriptors that are ready; collect garbage if that has to be waited for."""
         self._watch()
-        if self._link.pending:
-            return dict(self._poller.poll(0))
-        if gc.get_count()[0] >= GARBAGE_WORTH_A_COLLECTION:
-            ready = self._poller.poll(0)
-            if ready:
-                return dict(ready)
-            gc.collect()
-        return dict(self._poller.poll(self._timeout_ms()))
+        ready = self._poller.poll(0)
+        if not ready and not self._link.pending:
+            if gc.get_count()[0] >= GARBAGE_WORTH_A_COLLECTION:
+                gc.collect()
+            ready = self._poller.poll(self._timeout_ms())
+        return dict(ready)
 
     def _timeout_ms(self) -> int:
         deadlines = [
@@ -191,15 +191,15 @@ class Loop:
 
     def _watch(self) -> None:
         """Tell the poller which descriptors there are now."""
-        wanted = {self._signals.fileno(): select.POLLIN, self._core_fd: select.POLLIN}
-        link_fd = self._link.fileno()
-        if link_fd is not None:
-            writing = select.POLLOUT if self._link.wants_write else 0
-            wanted[link_fd] = select.POLLIN | writing
-        if self._local is not None:
-            wanted.update(self._local.wanted())
-        if wanted == self._watched:
+        link_fd, writes = self._link.fileno(), self._link.wants_write
+        local = self._local.wanted() if self._local is not None else {}
+        wishes = (link_fd, writes, local)
+        if wishes == self._wishes:
             return
+        self._wishes = wishes
+        wanted = {self._signals.fileno(): select.POLLIN, self._core_fd: select.POLLIN, **local}
+        if link_fd is not None:
+            wanted[link_fd] = select.POLLIN | (select.POLLOUT if writes else 0)
         for fd in self._watched.keys() - wanted.keys():
             self._poller.unregister(fd)
         for fd, events in wanted.items():

@@ -81,14 +81,9 @@ class Outbox:
         dropped may push out what is, oldest first.
         """
         replaced = self._replaced_by(publication)
-        victims = self._victims(publication, replaced)
-        freed_bytes = sum(_size(self._publications[ticket]) for ticket in victims)
-        if not self._fits(publication, len(victims), freed_bytes):
+        room = replaced is None and self._fits(publication, 0, 0)
+        if not room and not self._make_room(publication, replaced):
             return False
-        for ticket in victims:
-            if ticket != replaced and self._fits(publication, 0, 0):
-                break
-            self._remove(ticket)
         self._ticket += 1
         self._publications[self._ticket] = publication
         self._bytes += _size(publication)
@@ -139,6 +134,20 @@ class Outbox:
     def _replaced_by(self, publication: Publication) -> int | None:
         kind = "state" if publication.kind == "result" else publication.kind
         return self._replaceable.get((kind, publication.task))
+
+    def _make_room(self, publication: Publication, replaced: int | None) -> bool:
+        """Remove what may go for `publication`, `replaced` in any case; False if that is not
+        enough, and nothing has changed then.
+        """
+        victims = self._victims(publication, replaced)
+        freed_bytes = sum(_size(self._publications[ticket]) for ticket in victims)
+        if not self._fits(publication, len(victims), freed_bytes):
+            return False
+        for ticket in victims:
+            if ticket != replaced and self._fits(publication, 0, 0):
+                break
+            self._remove(ticket)
+        return True
 
     def _victims(self, publication: Publication, replaced: int | None) -> list[int]:
         """Return the tickets that may go for `publication`: the replaced one first."""

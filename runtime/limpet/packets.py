@@ -30,13 +30,15 @@ class Published(NamedTuple):
 
 def bounds(buffer: bytearray, start: int, end: int) -> tuple[int, int] | None:
     """Return where the body of the packet at `start` begins and ends; None if not all is there."""
-    length, at = 0, start + 1
-    while at < min(end, start + 1 + LENGTH_BYTES_MAX):
+    length, shift = 0, 0
+    for at in range(start + 1, min(end, start + 1 + LENGTH_BYTES_MAX)):
         byte = buffer[at]
-        length |= (byte & (MORE - 1)) << 7 * (at - start - 1)
-        at += 1
         if byte < MORE:
-            return (at, at + length) if at + length <= end else None
+            body = at + 1
+            stop = body + (length | byte << shift)
+            return (body, stop) if stop <= end else None
+        length |= (byte - MORE) << shift
+        shift += 7
     return None
 
 
@@ -56,18 +58,13 @@ def read_publish(first: int, body: bytes, five: bool) -> Published | None:
 def publish(topic: bytes, number: int, payload: bytes, retain: bool, five: bool) -> bytes:
     """Return a PUBLISH of QoS 1 without properties."""
     rest = len(topic) + 4 + five + len(payload)
-    length = bytearray()
+    head = bytearray((PUBLISH | QOS_1 | (RETAIN if retain else 0),))
     while rest >= MORE:
-        length.append(rest % MORE | MORE)
+        head.append(rest % MORE | MORE)
         rest //= MORE
-    length.append(rest)
-    parts = (
-        bytes((PUBLISH | QOS_1 | (RETAIN if retain else 0),)) + length,
-        len(topic).to_bytes(2, "big") + topic,
-        number.to_bytes(2, "big") + (b"\0" if five else b""),
-        payload,
-    )
-    return b"".join(parts)
+    head.append(rest)
+    size = len(topic).to_bytes(2, "big")
+    return b"".join((head, size, topic, number.to_bytes(2, "big"), bytes(five), payload))
 
 
 def acknowledge(number: int) -> bytes:

@@ -88,21 +88,27 @@ def _names(value: object) -> object:
 class Form:
     """The fields of one kind of table; what is not given is read but once."""
 
-    __slots__ = ("_once", "_shared", "fields")
+    __slots__ = ("_once", "_shared", "fields", "readers", "required")
 
     def __init__(self, fields: dict[str, Field]) -> None:
         """Read the defaults. A list or an object is made anew for each table."""
         self.fields = fields
+        # How a field's value is read, and what its attribute is called.
+        self.readers = {key: (one.read, key + one.unit) for key, one in fields.items()}
+        self.required = [key for key, one in fields.items() if one.default is REQUIRED]
         given = {key: one for key, one in fields.items() if one.default is not REQUIRED}
         apart = {key: one for key, one in given.items() if isinstance(one.default, (dict, list))}
         self._shared = {
             key + one.unit: one.read(one.default) for key, one in given.items() if key not in apart
         }
-        self._once = {key + one.unit: type(one.default) for key, one in apart.items()}
+        self._once = [(key + one.unit, type(one.default)) for key, one in apart.items()]
 
     def defaults(self) -> dict[str, Any]:
         """Return the attributes of a table in which nothing is given."""
-        return self._shared | {key: empty() for key, empty in self._once.items()}
+        values = self._shared.copy()
+        for key, empty in self._once:
+            values[key] = empty()
+        return values
 
 
 _clock = duration(1, CLOCK_MS_MAX)
@@ -288,22 +294,24 @@ def _take(table: object, where: str, form: Form) -> dict[str, Any]:
     """Read `table` by `form` into attributes (name plus unit); TaskError on the first fault."""
     if not isinstance(table, dict):
         raise TaskError("field_invalid", f"{where or 'the document'}: must be an object")
-    inside = f"{where}." if where else ""
-    fields = form.fields
-    for name in table:
-        if name not in fields:
-            hint = nearest(name, list(fields))
-            raise TaskError("field_unknown", f"{inside}{name[:64]}: is not a known field{hint}")
     values = form.defaults()
-    for name, field in fields.items():
-        if name not in table:
-            if field.default is REQUIRED:
-                raise TaskError("field_missing", f"{inside}{name}: is required")
-            continue
+    # Most tables of most tasks are not given.
+    if not table and not form.required:
+        return values
+    inside = f"{where}." if where else ""
+    readers = form.readers
+    for name, value in table.items():
+        if name not in readers:
+            hint = nearest(name, list(readers))
+            raise TaskError("field_unknown", f"{inside}{name[:64]}: is not a known field{hint}")
+        read, attribute = readers[name]
         try:
-            values[name + field.unit] = field.read(table[name])
+            values[attribute] = read(value)
         except ValueError as error:
             raise TaskError("field_invalid", f"{inside}{name}: {error}") from None
+    for name in form.required:
+        if name not in table:
+            raise TaskError("field_missing", f"{inside}{name}: is required")
     return values
 
 
@@ -322,7 +330,9 @@ def _compile_steps(
         fields = _take(document, place, STEP)
         if fields["name"] in scope:
             raise TaskError("step_duplicate", f'{place}.name: "{fields["name"]}" is taken')
-        visible = {name: index for name, index in scope.items() if name not in hidden}
+        visible = scope
+        if hidden:
+            visible = {name: index for name, index in scope.items() if name not in hidden}
         compiled.append(_compile_step(fields, place, is_finally, visible))
         scope[fields["name"]] = first + position
     for step in compiled:

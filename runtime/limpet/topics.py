@@ -49,6 +49,7 @@ def is_prefix(text: object) -> bool:
     return 1 <= len(names) <= SLASHES_MAX - 3 and all(is_name(name) for name in names)
 
 
+@lru_cache(maxsize=64)
 def build(prefix: str, address: Address) -> str:
     """Return the topic of `address`; TaskError `topic_invalid` if it is outside the grammar."""
     parts = [prefix, address.device, address.kind]

@@ -203,13 +203,15 @@ impl Machine {
     /// # Panics
     /// If `out` is shorter than [`crate::record::FIXED_BYTES_MAX`].
     pub fn encode(&self, task: u64, record: &Record, out: &mut [u8]) -> usize {
-        let slot = self.slot_of(task);
-        let first = slot.map_or(NONE, |slot| self.arena.tasks[slot as usize].first);
-        let steps = self.arena.steps_of(first).map(|step| &self.arena.steps[step as usize]);
+        let steps = || {
+            let slot = self.slot_of(task);
+            let first = slot.map_or(NONE, |slot| self.arena.tasks[slot as usize].first);
+            self.arena.steps_of(first).map(|step| &self.arena.steps[step as usize])
+        };
         match *record {
-            Record::Accepted(_) => record.encode(self.now, steps.map(|step| step.header), out),
+            Record::Accepted(_) => record.encode(self.now, steps().map(|step| step.header), out),
             Record::Extended { after, steps: count } => {
-                let behind = steps.skip_while(move |step| step.index != after).skip(1);
+                let behind = steps().skip_while(move |step| step.index != after).skip(1);
                 record.encode(self.now, behind.take(count as usize).map(|step| step.header), out)
             }
             _ => record.encode(self.now, core::iter::empty(), out),

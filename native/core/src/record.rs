@@ -17,6 +17,12 @@ use crate::time::{Instant, Now};
 
 /// No fixed part with its step headers is longer.
 pub const FIXED_BYTES_MAX: usize = 640;
+/// Kinds of the records that have a plan or an extension attached, those of older versions too.
+pub const PLANS: [u8; 4] = [4, 9, ACCEPTED, EXTENDED];
+const ACCEPTED: u8 = 15;
+const EXTENDED: u8 = 16;
+/// Kind of the record of a step's end.
+pub const ENDED: u8 = 8;
 const HEADER_BYTES: usize = 16;
 const HEADER_BYTES_BEFORE: usize = 12;
 const TRUSTED: u64 = 1 << 63;
@@ -163,12 +169,12 @@ impl Record {
             Record::Opened => 1,
             Record::Stopped => 2,
             Record::Checkpoint => 3,
-            Record::Accepted(_) => 15,
+            Record::Accepted(_) => ACCEPTED,
             Record::Started { .. } => 5,
             Record::Tried { .. } => 6,
             Record::Interrupted { .. } => 7,
-            Record::Ended { .. } => 8,
-            Record::Extended { .. } => 16,
+            Record::Ended { .. } => ENDED,
+            Record::Extended { .. } => EXTENDED,
             Record::CancelRequested => 10,
             Record::Decided { .. } => 11,
             Record::Finished => 12,
@@ -279,7 +285,7 @@ impl Record {
             1 => Record::Opened,
             2 => Record::Stopped,
             3 => Record::Checkpoint,
-            4 | 15 => Record::Accepted(Accepted {
+            4 | ACCEPTED => Record::Accepted(Accepted {
                 key: take.u128()?,
                 digest: take.u64()?,
                 source: take.u64()?,
@@ -294,7 +300,7 @@ impl Record {
             5 => Record::Started { step: take.u8()?, attempt: take.u8()?, suspicions: take.u8()? },
             6 => Record::Tried { step: take.u8()?, attempt: take.u8()?, outcome: take.outcome()? },
             7 => Record::Interrupted { step: take.u8()? },
-            8 => {
+            ENDED => {
                 let (step, attempt) = (take.u8()?, take.u8()?);
                 let (outcome, clock, flags) = (take.outcome()?, take.clock()?, take.u8()?);
                 let code = i32::from_le_bytes(take.u32()?.to_le_bytes());
@@ -304,7 +310,7 @@ impl Record {
                 let (continues, unreaped) = (flags & 1 != 0, flags & 2 != 0);
                 Record::Ended { step, attempt, outcome, clock, code, continues, unreaped }
             }
-            9 | 16 => Record::Extended { after: take.u8()?, steps: take.u8()? },
+            9 | EXTENDED => Record::Extended { after: take.u8()?, steps: take.u8()? },
             10 => Record::CancelRequested,
             11 => {
                 Record::Decided { outcome: take.outcome()?, step: take.u8()?, clock: take.clock()? }

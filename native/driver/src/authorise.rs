@@ -203,7 +203,7 @@ impl<'a> Gate<'a> {
                 return Err(self.refuse("parameter_unknown", &cause));
             }
         }
-        let directory = self.table.directory(self.plan);
+        let directory = self.table.directory(&self.plan.source, &self.plan.id);
         let mut admitted = Map::new();
         for (name, parameter) in params {
             let value = values.get(name).or(parameter.default.as_ref());

@@ -9,7 +9,7 @@
 //! for each attempt: its leader exits (its pidfd is readable), [`Containment::sweep`], and only
 //! then the leader is reaped and its [`Cell`] dropped. An unreaped leader pins its pid, which
 //! is what makes the session search safe, and a held cell keeps [`Containment::reap_strays`] from
-//! taking the leader's exit status.
+//! taking the leader's exit status. Where [`Containment::is_deserted`] there is nobody to sweep.
 
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
@@ -319,9 +319,6 @@ impl Containment {
     /// removes its group. Blocks for at most [`SWEEP_LIMIT`] and a few searches of `/proc`. To be
     /// called by the thread that starts leaders and reaps.
     pub fn sweep(&self, cell: &Cell) -> Swept {
-        if self.is_deserted(&cell.target) {
-            return Swept { killed: 0, remaining: 0 };
-        }
         self.clear(&cell.target, SWEEP_LIMIT)
     }
 
@@ -384,8 +381,10 @@ impl Containment {
     /// or of an earlier one that hid them; with several they stay until the last one ends.
     fn adopting(&self, target: &Target) -> Option<Adopting> {
         let leader = target.leader?.pid;
-        let alone = kin::adopts_orphans()
-            && self.leaders.if_all_known()?.iter().all(|&other| other == leader);
+        if !kin::adopts_orphans() {
+            return None;
+        }
+        let alone = self.leaders.if_all_known()?.iter().all(|&other| other == leader);
         // From /proc, not getsid(2): where our session began outside our pid namespace (`docker
         // exec`), its number here is 0, which rustix takes for impossible.
         let own = census::read(getpid().as_raw_pid())?;

@@ -142,16 +142,17 @@ impl Driver {
         Ok(driver)
     }
 
-    /// Hands a request to the timer; returns it when there is no room just now.
+    /// Posts a request for the timer; returns it when there is no room just now.
     ///
     /// # Errors
     /// The request.
     pub fn request(&self, request: Request) -> Result<(), Request> {
-        self.asking.try_send(request)
+        self.asking.try_post(request)
     }
 
-    /// Tells the timer that the host's queue has room again.
-    pub fn polled(&self) {
+    /// Wakes the timer: there are requests for it, or the host's queue has room again. The timer
+    /// comes before the host, so each time costs the host two switches: once for all requests.
+    pub fn nudge(&self) {
         self.timer.nudge();
     }
 

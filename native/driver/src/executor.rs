@@ -103,7 +103,7 @@ fn guarded(gate: &Gate, inputs: &Map<String, Value>, argv: Vec<String>) -> Vec<S
 
 /// A tool of ours opens files beneath their directory with the kernel's help, so it is told which.
 fn native(gate: &Gate, inputs: &Map<String, Value>) -> Result<Work, Refusal> {
-    let directory = gate.table.directory(gate.plan);
+    let directory = gate.table.directory(&gate.plan.source, &gate.plan.id);
     let mut beneath = Map::new();
     for (name, parameter) in &gate.tool.params {
         if let Kind::Path { beneath: root } | Kind::Model { beneath: root } = &parameter.kind {
@@ -219,7 +219,7 @@ fn launch(
     stdin: Option<Vec<u8>>,
     environment: BTreeMap<String, String>,
 ) -> Work {
-    let directory = gate.table.directory(gate.plan);
+    let directory = gate.table.directory(&gate.plan.source, &gate.plan.id);
     let base = [("PATH", PATH), ("HOME", &directory), ("LANG", "C.UTF-8")];
     let mut whole: BTreeMap<String, String> =
         base.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

@@ -75,6 +75,13 @@ impl Core {
             }
         }
     }
+
+    /// Wakes the timer, where that is a thread.
+    fn nudge(&self) {
+        if let Running::Threads { driver, .. } = &self.running {
+            driver.nudge();
+        }
+    }
 }
 
 fn by_hand(manual: &Mutex<Manual>) -> MutexGuard<'_, Manual> {
@@ -275,6 +282,7 @@ export! {
             // SAFETY: the caller gives room for `count` results.
             unsafe { results_out.add(place).write(status as u32) };
         }
+        core.nudge();
         Status::Ok
     }
 
@@ -292,15 +300,16 @@ export! {
         while let Some(record) = core.uplink().and_then(Uplink::next_record) {
             host.push(link_told(record));
         }
-        let (mut count, mut used, mut rest) = (0u32, 0usize, true);
+        let (mut count, mut used, mut rest, mut was_full) = (0u32, 0usize, true, false);
         while count < events_max {
             let left = blob_size - used;
-            let (told, more) = host.pop(|told| text_of(told).len() <= left);
-            let Some(told) = told else {
-                if more && count == 0 {
+            let popped = host.pop(|told| text_of(told).len() <= left);
+            was_full |= popped.was_full;
+            let Some(told) = popped.event else {
+                if popped.more && count == 0 {
                     return Status::TooSmall;
                 }
-                rest = more;
+                rest = popped.more;
                 break;
             };
             let text = text_of(&told).to_owned();
@@ -317,8 +326,8 @@ export! {
         if rest {
             host.wake.wake();
         }
-        if let (Running::Threads { driver, .. }, true) = (&core.running, count > 0) {
-            driver.polled();
+        if was_full {
+            core.nudge();
         }
         write(count_out, count)
     }

@@ -1,9 +1,14 @@
 //! What the journal tells of one task, as JSON for the host: its history, or what it wants next.
 
+use crate::end::End;
 use crate::host::TEXT_BYTES_MAX;
+use crate::plan::is_name;
 use limpet_core::message::Outcome;
 use limpet_core::record::{Record, Stamp};
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::borrow::Cow;
 
 /// One record of a task, with what was attached to it.
 #[derive(Debug, Clone)]
@@ -18,6 +23,19 @@ pub struct Entry {
     pub attached: Vec<u8>,
 }
 
+impl Entry {
+    /// If it tells the end of a step, which one's, and that end as JSON.
+    #[must_use]
+    pub fn end(&self) -> Option<(u8, Cow<'_, [u8]>)> {
+        let Record::Ended { step, attempt, outcome, code, .. } = self.record else { return None };
+        let end = match self.attached.as_slice() {
+            [] => End::bare(step, attempt, outcome, code).into_bytes().into(),
+            attached => attached.into(),
+        };
+        Some((step, end))
+    }
+}
+
 /// What the machine knows and the records do not say.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
@@ -29,119 +47,132 @@ pub struct Facts {
     pub gap: bool,
 }
 
-/// The payload of an end that has none: a step that ended without an attempt.
-#[must_use]
-pub fn bare_end(step: u8, attempt: u8, outcome: Outcome, code: i32) -> Vec<u8> {
-    let exited = matches!(outcome, Outcome::Succeeded | Outcome::Failed) && code >= 0;
-    let empty = json!({"head": "", "tail": "", "bytes": 0});
-    json!({
-        "step": step, "attempt": attempt, "outcome": outcome.name(),
-        "exit_code": exited.then_some(code), "signal": null, "clock": null,
-        "reason": null, "detail": null, "result": null,
-        "stdout": empty, "stderr": empty,
-        "user_ms": 0, "system_ms": 0, "peak_bytes": null, "limit_bytes": null,
-        "memory": "", "not_enforced": [], "stragglers": 0, "late_us": null,
-        "started_ms": 0, "ended_ms": 0, "containment": "",
-    })
-    .to_string()
-    .into_bytes()
+/// What is told of a plan or an extension: pieces of its text as they stand there.
+#[derive(Default, Deserialize)]
+struct Declared<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    source: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    steps: Vec<Step<'a>>,
 }
 
-/// The steps' names and tools, from the plan and its extensions.
-fn declared(entries: &[Entry]) -> (Map<String, Value>, Vec<Value>) {
-    let (mut plan, mut steps) = (Map::new(), Vec::new());
+/// One step of a history, but for its end.
+#[derive(Clone, Serialize, Deserialize)]
+struct Step<'a> {
+    #[serde(borrow)]
+    name: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool: Option<&'a RawValue>,
+    #[serde(borrow)]
+    finally: Option<&'a RawValue>,
+    #[serde(default, skip_serializing)]
+    keep: bool,
+    #[serde(skip_deserializing)]
+    attempts: u8,
+}
+
+/// A history, but for its steps.
+#[derive(Default, Serialize)]
+struct Summary<'a> {
+    id: Option<&'a RawValue>,
+    source: Option<&'a RawValue>,
+    outcome: &'static str,
+    step: Option<u8>,
+    clock: Option<&'static str>,
+    accepted_ms: u64,
+    ended_ms: u64,
+    sequence: u64,
+    clock_uncertain: bool,
+    flags: Vec<&'static str>,
+}
+
+/// Reads the plan and its extensions; one that cannot be read has nothing to tell.
+fn declared(entries: &[Entry]) -> Declared<'_> {
+    let mut plan = Declared::default();
     for entry in entries {
-        if !matches!(entry.record, Record::Accepted(_) | Record::Extended { .. }) {
+        let is_plan = matches!(entry.record, Record::Accepted(_));
+        if !is_plan && !matches!(entry.record, Record::Extended { .. }) {
             continue;
         }
-        if let Ok(Value::Object(mut found)) = serde_json::from_slice(&entry.attached) {
-            if let Some(Value::Array(more)) = found.remove("steps") {
-                steps.extend(more);
-            }
-            if matches!(entry.record, Record::Accepted(_)) {
-                plan = found;
+        if let Ok(found) = serde_json::from_slice::<Declared<'_>>(&entry.attached) {
+            plan.steps.extend(found.steps);
+            if is_plan {
+                (plan.id, plan.source) = (found.id, found.source);
             }
         }
     }
-    (plan, steps)
+    plan
 }
 
 /// The whole history of a task that is over, from its records.
+///
+/// It is put together from their texts: to read each into a tree first took most of the time that
+/// the journal's thread spent on a task.
 #[must_use]
 pub fn tell(entries: &[Entry], facts: &Facts) -> String {
-    let (plan, declared) = declared(entries);
-    let mut ends: Vec<Option<Value>> = vec![None; declared.len()];
-    let mut attempts: Vec<u8> = vec![0; declared.len()];
-    let (mut outcome, mut deciding, mut clock) = (Outcome::None, None, None);
-    let (mut accepted_ms, mut ended_ms, mut sequence) = (0, 0, 0);
+    let mut plan = declared(entries);
+    let mut ends: Vec<Option<String>> = vec![None; plan.steps.len()];
+    let mut told = Summary { id: plan.id, source: plan.source, ..Summary::default() };
+    (told.outcome, told.clock_uncertain) = (Outcome::None.name(), facts.clock_uncertain);
+    told.flags.extend(facts.unreaped.then_some("unreaped"));
+    told.flags.extend(facts.gap.then_some("journal_gap"));
     for entry in entries {
         let wall_ms = entry.stamp.now.wall_ms;
+        if let Some((step, end)) = entry.end() {
+            if let Some(place) = ends.get_mut(step as usize) {
+                *place = object(&end);
+            }
+        }
         match entry.record {
-            Record::Accepted(_) => accepted_ms = wall_ms,
+            Record::Accepted(_) => told.accepted_ms = wall_ms,
             Record::Started { step, attempt, .. } => {
-                if let Some(count) = attempts.get_mut(step as usize) {
-                    *count = (*count).max(attempt);
+                if let Some(step) = plan.steps.get_mut(step as usize) {
+                    step.attempts = step.attempts.max(attempt);
                 }
             }
-            Record::Ended { step, attempt, outcome, code, .. } => {
-                let bytes = match entry.attached.as_slice() {
-                    [] => bare_end(step, attempt, outcome, code),
-                    attached => attached.to_vec(),
-                };
-                if let Some(end) = ends.get_mut(step as usize) {
-                    *end = serde_json::from_slice(&bytes).ok();
-                }
+            Record::Decided { outcome, step, clock } => {
+                told.outcome = outcome.name();
+                told.step = (step as usize).lt(&plan.steps.len()).then_some(step);
+                told.clock = Some(clock.name()).filter(|name| *name != "none");
             }
-            Record::Decided { outcome: decided, step, clock: out } => {
-                outcome = decided;
-                deciding = (step as usize).lt(&declared.len()).then_some(step);
-                clock = Some(out.name()).filter(|name| *name != "none");
-            }
-            Record::Finished => (ended_ms, sequence) = (wall_ms, entry.seq),
+            Record::Finished => (told.ended_ms, told.sequence) = (wall_ms, entry.seq),
             _ => {}
         }
     }
-    let steps: Vec<Value> = declared
-        .iter()
-        .zip(ends)
-        .zip(attempts)
-        .map(|((step, end), attempts)| step_told(step, end, attempts))
-        .collect();
-    let mut flags = Vec::new();
-    flags.extend(facts.unreaped.then_some("unreaped"));
-    flags.extend(facts.gap.then_some("journal_gap"));
-    let mut told = json!({
-        "id": plan.get("id"), "source": plan.get("source"), "outcome": outcome.name(),
-        "step": deciding, "clock": clock, "accepted_ms": accepted_ms, "ended_ms": ended_ms,
-        "sequence": sequence, "clock_uncertain": facts.clock_uncertain, "flags": flags,
-        "steps": steps,
-    });
-    fit(&mut told)
+    let skipped = || json!({"outcome": Outcome::Skipped.name()}).to_string();
+    let steps = plan.steps.iter().zip(ends);
+    let steps = steps.map(|(step, end)| joined(&written(step), &end.unwrap_or_else(skipped)));
+    let steps = format!("{{\"steps\":[{}]}}", steps.collect::<Vec<_>>().join(","));
+    fit(joined(&written(&told), &steps))
 }
 
-fn step_told(step: &Value, end: Option<Value>, attempts: u8) -> Value {
-    let mut told = Map::new();
-    let name = |key: &str| step.get(key).cloned().unwrap_or(Value::Null);
-    told.insert("name".into(), name("name"));
-    told.insert("tool".into(), name("tool"));
-    told.insert("finally".into(), name("finally"));
-    told.insert("attempts".into(), attempts.into());
-    match end {
-        Some(Value::Object(end)) => told.extend(end),
-        _ => {
-            told.insert("outcome".into(), Outcome::Skipped.name().into());
-        }
+/// The text of a JSON object, if it is one.
+fn object(bytes: &[u8]) -> Option<String> {
+    let found: &RawValue = serde_json::from_slice(bytes).ok()?;
+    Some(found.get().to_owned()).filter(|text| text.starts_with('{'))
+}
+
+fn written(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("all keys are text")
+}
+
+/// One object with the members of two, of which the first has some.
+fn joined(first: &str, second: &str) -> String {
+    let first = first.strip_suffix('}').unwrap_or(first);
+    let second = second[1..].trim_start();
+    let comma = if second.starts_with('}') { "" } else { "," };
+    format!("{first}{comma}{second}")
+}
+
+/// Within the text of one event: tails of outputs go first, then heads, then results.
+fn fit(text: String) -> String {
+    if text.len() <= TEXT_BYTES_MAX {
+        return text;
     }
-    Value::Object(told)
-}
-
-/// As text that fits one event: tails of outputs go first, then heads, then results.
-fn fit(told: &mut Value) -> String {
+    let mut told: Value = serde_json::from_str(&text).unwrap_or_default();
     for part in ["tail", "head", "result"] {
-        let text = told.to_string();
-        if text.len() <= TEXT_BYTES_MAX {
-            return text;
-        }
         let Some(Value::Array(steps)) = told.get_mut("steps") else { break };
         for step in steps {
             if part == "result" {
@@ -155,8 +186,34 @@ fn fit(told: &mut Value) -> String {
                 }
             }
         }
+        let text = told.to_string();
+        if text.len() <= TEXT_BYTES_MAX {
+            return text;
+        }
     }
     told.to_string()
+}
+
+/// What a task that is forgotten leaves behind.
+#[derive(Debug)]
+pub struct Remains {
+    /// The task's id.
+    pub id: String,
+    /// Its source.
+    pub source: String,
+    /// Whether its directory is kept for somebody to look at.
+    pub keep: bool,
+}
+
+/// Reads who a task was; `None` if its plan cannot be read, or names what is no name.
+#[must_use]
+pub fn remains(entries: &[Entry]) -> Option<Remains> {
+    let plan = declared(entries);
+    let name = |raw: Option<&RawValue>| {
+        serde_json::from_str(raw?.get()).ok().filter(|name: &String| is_name(name))
+    };
+    let keep = plan.steps.iter().any(|step| step.keep);
+    Some(Remains { id: name(plan.id)?, source: name(plan.source)?, keep })
 }
 
 /// What the host needs to compile the steps that a result asks for.
@@ -176,4 +233,124 @@ pub fn continuation(entries: &[Entry], step: u8) -> String {
         }
     }
     json!({"plan": plan, "extensions": extensions, "step": step, "next": next}).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use limpet_core::Instant;
+    use limpet_core::message::Clock;
+    use limpet_core::record::Accepted;
+    use limpet_core::time::Now;
+
+    fn entry(seq: u64, record: Record, attached: &str) -> Entry {
+        let now = Now { at: Instant(0), wall_ms: 1000 * seq, trusted: true, boot: 7 };
+        Entry { seq, record, stamp: Stamp { now }, attached: attached.as_bytes().to_vec() }
+    }
+
+    fn accepted(plan: &str) -> Entry {
+        let accepted = Accepted {
+            key: 1,
+            digest: 2,
+            source: 3,
+            expires_ms: 4,
+            schedule_to_close_ms: 0,
+            finally_ms: 1000,
+            reserved: 0,
+            priority: 0,
+            additions: 0,
+            steps: 2,
+        };
+        entry(1, Record::Accepted(accepted), plan)
+    }
+
+    fn ended(step: u8, attached: &str) -> Entry {
+        let record = Record::Ended {
+            step,
+            attempt: 2,
+            outcome: Outcome::Failed,
+            clock: Clock::None,
+            code: 3,
+            continues: false,
+            unreaped: false,
+        };
+        entry(10 + u64::from(step), record, attached)
+    }
+
+    fn told(entries: &[Entry]) -> Value {
+        serde_json::from_str(&tell(entries, &Facts::default())).expect("JSON")
+    }
+
+    const PLAN: &str = r#"{"id": "app-1", "source": "ops", "steps": [
+        {"name": "a}", "tool": "exec", "finally": false, "keep": false, "input": {}},
+        {"name": "b", "tool": "shell", "finally": true}]}"#;
+    const ADDED: &str = r#"{"steps": [{"name": "c", "tool": "exec", "keep": true}]}"#;
+
+    #[test]
+    fn a_result_tells_each_step_with_its_end() {
+        let started = Record::Started { step: 0, attempt: 2, suspicions: 0 };
+        let decided = Record::Decided { outcome: Outcome::Failed, step: 0, clock: Clock::None };
+        let told = told(&[
+            accepted(PLAN),
+            entry(2, started, ""),
+            ended(0, r#" {"outcome": "failed", "result": {"n": "}"}} "#),
+            entry(3, Record::Extended { after: 0, steps: 1 }, ADDED),
+            ended(1, ""),
+            entry(20, decided, ""),
+            entry(21, Record::Finished, ""),
+        ]);
+        assert_eq!((&told["id"], &told["source"]), (&json!("app-1"), &json!("ops")));
+        assert_eq!((&told["outcome"], &told["step"]), (&json!("failed"), &json!(0)));
+        assert_eq!((&told["accepted_ms"], &told["ended_ms"]), (&json!(1000), &json!(21_000)));
+        assert_eq!((&told["sequence"], &told["clock"]), (&json!(21), &Value::Null));
+        let [first, second, third] = &told["steps"].as_array().expect("steps")[..] else {
+            panic!("{told}")
+        };
+        let whole = json!({"name": "a}", "tool": "exec", "finally": false, "attempts": 2,
+            "outcome": "failed", "result": {"n": "}"}});
+        assert_eq!(first, &whole);
+        assert_eq!((&second["name"], &second["exit_code"]), (&json!("b"), &json!(3)));
+        let skipped = json!({"name": "c", "tool": "exec", "finally": null, "attempts": 0,
+            "outcome": "skipped"});
+        assert_eq!(third, &skipped);
+    }
+
+    /// A journal is a file, and a file can lie: whatever lies in it, a result is JSON, and nobody's
+    /// directory is another's.
+    #[test]
+    fn what_cannot_be_read_is_passed_over() {
+        for end in ["{", "[]", "7", "\"{\"", "{} {}", "\u{1}", "{}"] {
+            let told = told(&[accepted(PLAN), ended(0, end)]);
+            let outcome = &told["steps"][0]["outcome"];
+            let expected = if end == "{}" { Value::Null } else { json!("skipped") };
+            assert_eq!(outcome, &expected, "{end}");
+        }
+        for plan in ["", "{", "[]", "{\"steps\": 7}"] {
+            assert_eq!(told(&[accepted(plan), ended(0, "{}")])["steps"], json!([]), "{plan}");
+            assert!(remains(&[accepted(plan)]).is_none());
+        }
+        let elsewhere = PLAN.replace("app-1", "../app");
+        assert!(remains(&[accepted(&elsewhere)]).is_none());
+    }
+
+    #[test]
+    fn a_directory_is_kept_if_a_step_says_so() {
+        let found = remains(&[accepted(PLAN)]).expect("a plan");
+        assert_eq!((found.source.as_str(), found.id.as_str(), found.keep), ("ops", "app-1", false));
+        let added = entry(3, Record::Extended { after: 0, steps: 1 }, ADDED);
+        assert!(remains(&[accepted(PLAN), added]).expect("a plan").keep);
+    }
+
+    #[test]
+    fn what_is_too_long_loses_outputs_before_results() {
+        let long = "x".repeat(TEXT_BYTES_MAX / 2);
+        let end = |tail: &str, result: &str| {
+            let stdout = json!({"head": "h", "tail": tail, "bytes": 1});
+            json!({"outcome": "failed", "stdout": stdout, "result": {"r": result}}).to_string()
+        };
+        let told = told(&[accepted(PLAN), ended(0, &end(&long, "")), ended(1, &end(&long, "y"))]);
+        assert_eq!(told["steps"][1]["stdout"]["tail"], "");
+        assert_eq!(told["steps"][1]["stdout"]["head"], "h");
+        assert_eq!(told["steps"][1]["result"]["r"], "y");
+    }
 }

@@ -19,6 +19,7 @@ pub mod budget;
 pub mod clock;
 pub mod containment;
 pub mod driver;
+mod end;
 pub mod entry;
 pub mod executor;
 pub mod expand;

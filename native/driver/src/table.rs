@@ -55,7 +55,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::expand::TEXT_BYTES_MAX;
 use crate::parameter::{Kind, Parameter, is_normal};
-use crate::plan::{CLOCK_MS_MAX, Plan, Step, is_name};
+use crate::plan::{CLOCK_MS_MAX, Step, is_name};
 
 /// Bytes of a policy table.
 pub const TABLE_BYTES_MAX: usize = 1024 * 1024;
@@ -256,9 +256,9 @@ impl Table {
 
     /// The working directory of a task: `task_root/SOURCE.ID`, with `+` for each `.` of the source
     /// so that no two tasks share a directory.
-    pub fn directory(&self, plan: &Plan) -> String {
+    pub fn directory(&self, source: &str, id: &str) -> String {
         let root = self.task_root.trim_end_matches('/');
-        format!("{root}/{}", directory_name(&plan.source, &plan.id))
+        format!("{root}/{}", directory_name(source, id))
     }
 
     /// Bytes of memory that the processes of a step may use together: what it says, else its tool's

@@ -6,12 +6,16 @@ use crate::wake::Wake;
 use std::collections::VecDeque;
 use std::sync::mpsc::TrySendError;
 
-/// The sending side for a thread that must never wait. What finds the queue full is kept here, in
-/// order; the machine's own bounds limit how much that can be.
+/// The sending side for a thread that must never wait. What it sends is kept here, in order, until
+/// it flushes; what finds the queue full stays. The machine's own bounds limit how much that is.
+///
+/// A receiver that has read everything sleeps, and to wake it costs more than most messages: those
+/// of one turn wake it once.
 #[derive(Debug)]
 pub struct Patient<T> {
     sender: SyncSender<T>,
     kept: VecDeque<T>,
+    full: bool,
 }
 
 impl<T> Patient<T> {
@@ -19,22 +23,25 @@ impl<T> Patient<T> {
     #[must_use]
     pub fn new(capacity: usize) -> (Patient<T>, Receiver<T>) {
         let (sender, receiver) = sync_channel(capacity);
-        (Patient { sender, kept: VecDeque::new() }, receiver)
+        (Patient { sender, kept: VecDeque::new(), full: false }, receiver)
     }
 
-    /// Sends, or keeps for later.
+    /// Sends with the next flush.
     pub fn send(&mut self, message: T) {
         self.kept.push_back(message);
-        self.flush();
     }
 
     /// Sends what was kept, as far as there is room. A receiver that is gone takes nothing any
     /// more.
     pub fn flush(&mut self) {
+        self.full = false;
         while let Some(message) = self.kept.pop_front() {
             match self.sender.try_send(message) {
                 Ok(()) => {}
-                Err(TrySendError::Full(message)) => return self.kept.push_front(message),
+                Err(TrySendError::Full(message)) => {
+                    self.full = true;
+                    return self.kept.push_front(message);
+                }
                 Err(TrySendError::Disconnected(_)) => return,
             }
         }
@@ -52,10 +59,10 @@ impl<T> Patient<T> {
         }
     }
 
-    /// Whether messages wait for room.
+    /// Whether the last flush found no room for all.
     #[must_use]
-    pub fn waits(&self) -> bool {
-        !self.kept.is_empty()
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 }
 
@@ -98,21 +105,27 @@ impl<T> Inbox<T> {
         self.wake.wake();
     }
 
-    /// Sends a message if there is room; returns it otherwise.
-    ///
-    /// # Errors
-    /// The message, when the inbox is full.
-    pub fn try_send(&self, message: T) -> Result<(), T> {
-        match self.sender.try_send(message) {
-            Ok(()) => {
-                self.wake.wake();
-                Ok(())
-            }
-            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => Err(message),
+    /// Sends a message without waking the reader: a sender of several nudges once after them.
+    /// Where there is no room it wakes and waits.
+    pub fn post(&self, message: T) {
+        if let Err(TrySendError::Full(message)) = self.sender.try_send(message) {
+            self.wake.wake();
+            self.send(message);
         }
     }
 
-    /// Wakes the reader though there is no message: something that it waits for may have come.
+    /// Posts a message if there is room; returns it otherwise. Does not wake the reader: whoever
+    /// has posted the last one of several nudges it once.
+    ///
+    /// # Errors
+    /// The message, when the inbox is full.
+    pub fn try_post(&self, message: T) -> Result<(), T> {
+        self.sender.try_send(message).map_err(|refused| match refused {
+            TrySendError::Full(message) | TrySendError::Disconnected(message) => message,
+        })
+    }
+
+    /// Wakes the reader: for messages that were posted, or for something else that it waits for.
     pub fn nudge(&self) {
         self.wake.wake();
     }

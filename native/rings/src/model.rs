@@ -50,12 +50,14 @@ fn what_finds_no_room_comes_back() {
     check(|| {
         let (inbox, mut mailbox) = Inbox::new(1).unwrap();
         let host = thread::spawn(move || {
-            [1, 2].into_iter().filter(|n| inbox.try_send(*n).is_ok()).collect::<Vec<_>>()
+            let left = [1, 2].into_iter().filter(|n| inbox.try_post(*n).is_ok()).collect();
+            inbox.nudge();
+            left
         });
         mailbox.wake.wait();
         mailbox.wake.rest();
         let mut read: Vec<i32> = std::iter::from_fn(|| mailbox.take()).collect();
-        let sent = host.join().unwrap();
+        let sent: Vec<i32> = host.join().unwrap();
         read.extend(std::iter::from_fn(|| mailbox.take()));
         assert_eq!(read, sent);
     });
@@ -121,12 +123,14 @@ fn the_host_hears_everything_and_the_queue_stays_bounded() {
         while heard.len() < 3 {
             outbound.wake.wait();
             outbound.wake.rest();
-            let (event, more) = outbound.pop(|_| true);
-            heard.extend(event);
-            if more {
+            let popped = outbound.pop(|_| true);
+            heard.extend(popped.event);
+            if popped.more {
                 outbound.wake.wake();
             }
-            inbox.nudge();
+            if popped.was_full {
+                inbox.nudge();
+            }
         }
         timer.join().unwrap();
         journal.join().unwrap();
@@ -152,11 +156,11 @@ fn filling_stops_at_the_bound() {
                 outbound.try_fill(next)
             })
         };
-        let first = outbound.pop(|_| true).0;
+        let first = outbound.pop(|_| true).event;
         let filled = timer.join().unwrap();
         let taken = 4 - *left.lock().unwrap();
         assert_eq!(taken, if filled { 2 } else { 0 });
-        let rest = std::iter::from_fn(|| outbound.pop(|_| true).0).count();
+        let rest = std::iter::from_fn(|| outbound.pop(|_| true).event).count();
         assert_eq!(rest + usize::from(first.is_some()), taken);
     });
 }

@@ -14,6 +14,18 @@ pub struct Outbound<T> {
     pub wake: Wake,
 }
 
+/// What the host found in the queue.
+#[derive(Debug)]
+pub struct Popped<T> {
+    /// The next event, if there is one that fits.
+    pub event: Option<T>,
+    /// Whether others wait behind it.
+    pub more: bool,
+    /// Whether there was no room, so that `try_fill` may have left something: who calls that is to
+    /// be told.
+    pub was_full: bool,
+}
+
 impl<T> Clone for Outbound<T> {
     fn clone(&self) -> Outbound<T> {
         let (queue, wake) = (Arc::clone(&self.queue), self.wake.clone());
@@ -40,8 +52,13 @@ impl<T> Outbound<T> {
     /// For threads that may wait: adds an event. Few can come this way at once (results within the
     /// machine's window, one connection's stages), so the queue stays near its bound.
     pub fn push(&self, event: T) {
-        self.lock().push_back(event);
+        self.post(event);
         self.wake.wake();
+    }
+
+    /// The same without waking the host: whoever has posted the last one of several wakes it once.
+    pub fn post(&self, event: T) {
+        self.lock().push_back(event);
     }
 
     /// For a thread that must not: fills the queue from `next` until that has nothing more or the
@@ -60,15 +77,16 @@ impl<T> Outbound<T> {
         true
     }
 
-    /// For the host: the next event, if it passes `fits`; and whether there are more. The host lets
-    /// `wake` rest before the first one of a turn, and wakes it again if it leaves some.
-    pub fn pop(&self, fits: impl FnOnce(&T) -> bool) -> (Option<T>, bool) {
+    /// For the host: the next event, if it passes `fits`. The host lets `wake` rest before the
+    /// first one of a turn, and wakes it again if it leaves some.
+    pub fn pop(&self, fits: impl FnOnce(&T) -> bool) -> Popped<T> {
         let mut queue = self.lock();
+        let was_full = queue.len() >= self.capacity;
         let event = match queue.front() {
             Some(front) if fits(front) => queue.pop_front(),
             _ => None,
         };
-        (event, !queue.is_empty())
+        Popped { event, more: !queue.is_empty(), was_full }
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<T>> {

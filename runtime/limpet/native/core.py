@@ -13,7 +13,7 @@ import orjson
 from limpet.errors import CoreError, LimpetError, check
 from limpet.native import status
 from limpet.native._core import ffi, lib
-from limpet.native.records import KINDS, Event, Item
+from limpet.native.records import EVENT, ITEM, KINDS, Event, Item
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,11 +28,25 @@ STATS_BYTES = 16 * 1024
 # At most 1024 rows.
 MEMORY_BYTES = 512 * 1024
 
+# What `frame` writes to, made once: it is called for every message.
+_OFFSET, _DIGEST = ffi.new("uint32_t *"), ffi.new("uint8_t[32]")
+_DIGEST_BYTES = ffi.buffer(_DIGEST)
+
 
 class Core:
     """An open core. Use it from one thread; `close` it, or let a `with` do so."""
 
-    __slots__ = ("_blob", "_count", "_events", "_handle", "_items", "_results", "_view")
+    __slots__ = (
+        "_blob",
+        "_count",
+        "_event_records",
+        "_events",
+        "_handle",
+        "_item_records",
+        "_items",
+        "_results",
+        "_view",
+    )
 
     def __init__(self, settings: dict[str, Any]) -> None:
         """Open with `settings`, as the driver's settings.rs lists them; CoreError says what fails.
@@ -47,6 +61,8 @@ class Core:
         self._results = ffi.new("uint32_t[]", BATCH_MAX)
         self._blob = ffi.new("uint8_t[]", BLOB_BYTES)
         self._view = memoryview(ffi.buffer(self._blob))
+        self._item_records = memoryview(ffi.buffer(self._items))
+        self._event_records = memoryview(ffi.buffer(self._events))
         self._count = ffi.new("uint32_t *")
         text = orjson.dumps(settings)
         handle_out = ffi.new("LimpetCore **")
@@ -101,7 +117,20 @@ class Core:
                 self._handle, self._events, BATCH_MAX, self._blob, BLOB_BYTES, self._count
             )
         )
-        return [self._event(self._events[place]) for place in range(self._count[0])]
+        view = self._view
+        return [
+            Event(
+                KINDS[kind],
+                code,
+                token,
+                target,
+                value,
+                orjson.loads(view[start : start + length]) if length else {},
+            )
+            for kind, code, token, target, value, start, length in EVENT.iter_unpack(
+                self._event_records[: self._count[0] * EVENT.size]
+            )
+        ]
 
     def connect(self, target: dict[str, Any]) -> int:
         """Ask for a broker connection and return its epoch; what comes of it are `link` events."""
@@ -149,18 +178,26 @@ class Core:
             length = len(item.text)
             check(used + length <= BLOB_BYTES, "the texts of a batch fit the blob")
             self._view[used : used + length] = item.text
-            record = self._items[place]
-            record.op, record.flags, record.token = item.op, item.flags, item.token
-            record.target, record.value = item.target, item.value
-            record.offset, record.length = used, length
-            ffi.memmove(record.digest, item.digest or bytes(32), 32)
+            ITEM.pack_into(
+                self._item_records,
+                place * ITEM.size,
+                item.op,
+                item.flags,
+                item.token,
+                item.target,
+                item.value,
+                used,
+                length,
+                item.digest,
+            )
             used += length
         _done(
             lib.limpet_submit(
                 self._handle, self._items, len(items), self._blob, used, self._results
             )
         )
-        return [self._results[place] for place in range(len(items))]
+        statuses: list[int] = ffi.unpack(self._results, len(items))
+        return statuses
 
     def _why(self, item: Item, number: int, alone: bool) -> LimpetError | None:
         """Return why `item` was not taken. The core keeps only its last error, so an item of a
@@ -170,24 +207,11 @@ class Core:
             number = self._cross([item])[0]
         return None if number == status.OK else status.exception(number, _last_error())
 
-    def _event(self, record: Any) -> Event:
-        text = self._view[record.offset : record.offset + record.length]
-        return Event(
-            KINDS[record.kind],
-            record.code,
-            record.token,
-            record.target,
-            record.value,
-            orjson.loads(text) if record.length else {},
-        )
-
 
 def frame(message: bytes, body_bytes_max: int) -> tuple[int, bytes]:
     """Return where the body of a framed message begins and its SHA-256; TaskError refuses it."""
-    offset_out, digest_out = ffi.new("uint32_t *"), ffi.new("uint8_t[32]")
-    source = ffi.from_buffer(message)
-    _done(lib.limpet_frame(source, len(message), body_bytes_max, offset_out, digest_out))
-    return int(offset_out[0]), bytes(ffi.buffer(digest_out))
+    _done(lib.limpet_frame(message, len(message), body_bytes_max, _OFFSET, _DIGEST))
+    return _OFFSET[0], bytes(_DIGEST_BYTES)
 
 
 def _check_version() -> None:

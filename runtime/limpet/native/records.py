@@ -5,6 +5,7 @@ Knows no pointer and no handle. A test holds the numbers against the header both
 
 from __future__ import annotations
 
+import struct
 from typing import Any, NamedTuple
 
 SUBMIT, CANCEL, EXTEND, DELIVERED, HOST_DONE, LIST, DRAIN, RECORD = range(1, 9)
@@ -48,6 +49,11 @@ ANY_CLOCK = 1
 ANY_SOURCE = 1
 # `target` of an answer about a task that does not live.
 NO_TARGET = (1 << 64) - 1
+
+
+# `LimpetItem` and `LimpetEvent`, field by field: one call for a record, and not one per field.
+ITEM = struct.Struct("=IIQQQII32s")
+EVENT = struct.Struct("=IIQQqII")
 
 
 class Item(NamedTuple):

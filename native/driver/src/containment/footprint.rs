@@ -140,6 +140,7 @@ fn kibibytes(value: &str) -> u64 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::io::Read;
 
     const STATUS: &str = "Name:\ta (b)\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t7\nPid:\t7\n\
         PPid:\t3\nVmData:\t  500 kB\nVmRSS:\t 90 kB\nRssAnon:\t  10 kB\nRssFile:\t 40 kB\n\
@@ -173,10 +174,14 @@ mod tests {
         assert_eq!(parse_image(line), Some(140_000));
         assert_eq!(parse_image("7 (a) S 1 7\n"), None);
         let mut shell = std::process::Command::new("/bin/sh")
-            .args(["-c", "read x"])
+            .args(["-c", "echo; read x"])
             .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
             .spawn()
             .expect("a shell");
+        // Its own from its first instruction on: `spawn` returns while the kernel still loads it.
+        let mut line = [0];
+        shell.stdout.take().expect("a pipe").read_exact(&mut line).expect("a line");
         let own = image(rustix::process::getpid().as_raw_pid());
         let other = image(i32::try_from(shell.id()).expect("a pid"));
         assert!(own.is_some() && other.is_some() && own != other, "{own:?} {other:?}");

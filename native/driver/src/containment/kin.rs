@@ -16,7 +16,7 @@ use rustix::process::{
 };
 use rustix::thread::gettid;
 
-use super::{Containment, Target, census, count};
+use super::{Cell, Containment, census};
 use crate::spawn::stop_ignoring;
 
 /// Most zombies reaped by one call.
@@ -67,31 +67,31 @@ impl Containment {
     }
 
     /// Whether nobody is left of an attempt whose leader has ended: none of its descendants, and
-    /// nobody else in its groups, which are removed. False where that is not sure.
-    pub(super) fn is_deserted(&self, target: &Target) -> bool {
-        let Some(leader) = target.leader else { return false };
-        let seen = census::read(leader.pid);
-        // A dead leader has no children any more: its end has given them to us.
-        let dead = seen.is_some_and(|seen| seen.identity == leader && !seen.alive);
+    /// nobody else in its groups, which are removed; nor has anybody been adopted. False where that
+    /// is not sure.
+    pub fn is_deserted(&self, cell: &Cell) -> bool {
+        let Some(leader) = cell.target.leader else { return false };
+        // A dead leader has no children any more: its end has given them to us. Nobody else has its
+        // pid, for it is reaped only when its cell is given up.
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let dead = Pid::from_raw(leader.pid)
+            .is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
         // The kernel removes no group that holds a process or another group.
         let removed = |group| match fs::remove_dir(group) {
             Err(error) => error.kind() == ErrorKind::NotFound,
             Ok(()) => true,
         };
         dead && self.strays().is_some_and(|strays| strays.is_empty())
-            && target.groups.iter().all(removed)
+            && cell.target.groups.iter().all(removed)
     }
 
-    /// Reaps adopted processes that have ended, at most 256 by one call, and returns how many.
-    /// Never blocks, never reaps a leader. Nothing else in this process may have children.
-    pub fn reap_strays(&self) -> u32 {
+    /// Reaps adopted processes that have ended, at most 256 by one call. Never blocks, nor reaps a
+    /// leader. Nothing else in this process may have children.
+    pub fn reap_strays(&self) {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let Some(strays) = self.strays().or_else(|| self.dead_strays()) else { return 0 };
-        let reaped = strays
-            .into_iter()
-            .filter(|&pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))))
-            .take(REAPED_MAX);
-        count(reaped.count())
+        let Some(strays) = self.strays().or_else(|| self.dead_strays()) else { return };
+        let was_reaped = |&pid: &Pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_)));
+        let _ = strays.into_iter().filter(was_reaped).take(REAPED_MAX).count();
     }
 
     /// Adopted processes that have ended, where the kernel keeps no lists of children.

@@ -94,20 +94,18 @@ impl Source<'_> {
         payload: &mut Vec<u8>,
     ) -> io::Result<bool> {
         let (offset, length) = (u64::from(place.offset), place.length as usize);
-        let mut header = [0; HEADER_BYTES as usize];
+        let whole = HEADER_BYTES as usize + length;
         payload.clear();
         if offset >= self.unsynced_from {
             let bytes = &self.unsynced[(offset - self.unsynced_from) as usize..];
-            let (head, rest) = bytes.split_at(header.len());
-            header.copy_from_slice(head);
-            payload.extend_from_slice(&rest[..length]);
+            payload.extend_from_slice(&bytes[..whole]);
         } else {
-            self.file.read_at(&mut header, offset)?;
-            payload.resize(length, 0);
-            self.file.read_at(payload, offset + HEADER_BYTES)?;
+            payload.resize(whole, 0);
+            self.file.read_at(payload, offset)?;
         }
+        let header = Header::decode(payload, self.seed);
+        payload.drain(..HEADER_BYTES as usize);
         let (length, payload_crc) = (place.length, crc::extend(0, payload));
-        let expected = Header::Record { task, seq, kind: place.kind, length, payload_crc };
-        Ok(Header::decode(&header, self.seed) == Some(expected))
+        Ok(header == Some(Header::Record { task, seq, kind: place.kind, length, payload_crc }))
     }
 }

@@ -1,6 +1,7 @@
 //! What the timer keeps of one live attempt: its descriptors, what it said, how it ended.
 
 use crate::containment::{Limits, Meter, Tiers, Usage};
+use crate::end::{End, Output};
 use crate::launch::Work;
 use crate::memory::Watch;
 use crate::names::pack_attempt;
@@ -13,7 +14,7 @@ use crate::threads::vigil::{Vigil, Watched};
 use limpet_core::message::{AttemptRef, Exit, Outcome, Signal};
 use limpet_core::record::Record;
 use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,8 +30,6 @@ pub const PLACE_SHIFT: u32 = 60;
 pub const LEADER: u64 = 3;
 /// The number of SIGKILL, which is the same everywhere.
 const KILL_NUMBER: i32 = 9;
-/// No end of a step takes more of the journal; see `Limits::ended_bytes`.
-pub const ENDED_BYTES_MAX: usize = 8 * 1024 - 64;
 
 /// One live attempt, from the moment its step was read.
 #[derive(Debug)]
@@ -383,21 +382,31 @@ impl Live {
             .then_some(self.summary.result.as_ref())
             .flatten();
         let parts = [self.outputs[0].to_parts(), self.outputs[1].to_parts()];
-        let mut end = json!({
-            "step": step, "attempt": number, "outcome": outcome.name(),
-            "exit_code": exit_code, "signal": signal,
-            "clock": Some(clock.name()).filter(|name| *name != "none"),
-            "reason": reason.as_ref().map(|reason| &reason.0),
-            "detail": reason.as_ref().map(|reason| &reason.1),
-            "result": result,
-            "stdout": told(&parts[0]), "stderr": told(&parts[1]),
-            "user_ms": self.cpu_ms.0, "system_ms": self.cpu_ms.1,
-            "peak_bytes": self.usage.peak_bytes, "limit_bytes": self.limits().memory_bytes,
-            "memory": self.tiers.memory, "not_enforced": self.not_enforced,
-            "stragglers": self.stragglers, "late_us": self.late_us, "started_ms": self.started_ms,
-            "ended_ms": self.ended_ms, "containment": self.tiers.containment,
-        });
-        fit(&mut end)
+        let end = End {
+            step,
+            attempt: number,
+            outcome: outcome.name(),
+            exit_code,
+            signal,
+            clock: Some(clock.name()).filter(|name| *name != "none"),
+            reason: reason.as_ref().map(|reason| reason.0.as_str()),
+            detail: reason.as_ref().map(|reason| reason.1.as_str()),
+            result,
+            stdout: told(&parts[0]),
+            stderr: told(&parts[1]),
+            user_ms: self.cpu_ms.0,
+            system_ms: self.cpu_ms.1,
+            peak_bytes: self.usage.peak_bytes,
+            limit_bytes: self.limits().memory_bytes,
+            memory: self.tiers.memory,
+            not_enforced: &self.not_enforced,
+            stragglers: self.stragglers,
+            late_us: self.late_us,
+            started_ms: self.started_ms,
+            ended_ms: self.ended_ms,
+            containment: self.tiers.containment,
+        };
+        end.into_bytes()
     }
 }
 
@@ -443,22 +452,8 @@ fn complaint(said: &Parts) -> Option<&'static str> {
     COMPLAINTS.into_iter().find(says)
 }
 
-fn told(parts: &Parts) -> Value {
-    json!({"head": parts.head, "tail": parts.tail, "bytes": parts.bytes})
-}
-
-/// As bytes within the bound: escapes can make four kilobytes of output six times as long.
-fn fit(end: &mut Value) -> Vec<u8> {
-    for (stream, part) in
-        [("stdout", "tail"), ("stderr", "tail"), ("stderr", "head"), ("stdout", "head")]
-    {
-        let text = end.to_string();
-        if text.len() <= ENDED_BYTES_MAX {
-            return text.into_bytes();
-        }
-        end[stream][part] = "".into();
-    }
-    end.to_string().into_bytes()
+fn told(parts: &Parts) -> Output<'_> {
+    Output { head: &parts.head, tail: &parts.tail, bytes: parts.bytes }
 }
 
 /// User and system time of a dead process and the children it has waited for, in ms; from fields 14

@@ -3,10 +3,10 @@
 //! It commits whenever the previous commit has ended and somebody waits: no timer collects records,
 //! the duration of a sync does.
 
-use crate::history;
+use crate::end::End;
+use crate::history::{self, Remains};
 use crate::host::{Outbound, Told};
 use crate::names::pack_task;
-use crate::plan::Plan;
 use crate::prepare::{Prepared, prepare};
 use crate::recording::Recording;
 use crate::spool::Spool;
@@ -14,7 +14,7 @@ use crate::store::{Store, StoreError};
 use crate::table::Table;
 use crate::threads::timer::{Inbox, Message};
 use limpet_core::message::{AttemptRef, TaskRef};
-use limpet_core::record::Record;
+use limpet_core::record::{ENDED, PLANS, Record};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -97,6 +97,10 @@ pub struct Journal {
     spool: Spool,
     recordings: PathBuf,
     awaited: bool,
+    /// The timer has something in its inbox that it was not woken for.
+    posted: bool,
+    /// The host has something in its queue that it was not woken for.
+    reported: bool,
 }
 
 impl Journal {
@@ -110,7 +114,17 @@ impl Journal {
         spool: Spool,
         recordings: PathBuf,
     ) -> Journal {
-        Journal { store, table, timer, host, spool, recordings, awaited: false }
+        Journal {
+            store,
+            table,
+            timer,
+            host,
+            spool,
+            recordings,
+            awaited: false,
+            posted: false,
+            reported: false,
+        }
     }
 
     /// Works until `Close` or until nobody can send any more.
@@ -128,6 +142,7 @@ impl Journal {
                 }
                 next = orders.try_recv().ok();
             }
+            self.wake();
             self.commit();
         }
     }
@@ -142,6 +157,7 @@ impl Journal {
                 self.timer.send(Message::StoreFailed(cause.to_string()));
             }
         }
+        self.wake();
         self.commit();
         done
     }
@@ -154,7 +170,7 @@ impl Journal {
             Order::Commit => self.awaited = true,
             Order::Load { attempt, task, step } => {
                 let prepared = Box::new(self.load(task, step));
-                self.timer.send(Message::Loaded { attempt, prepared });
+                self.tell(Message::Loaded { attempt, prepared });
             }
             Order::Release { task, keep_from } => {
                 self.retire(task);
@@ -162,18 +178,39 @@ impl Journal {
             }
             Order::Spool { task, file, bytes } => self.spool.append(&task, &file, &bytes),
             Order::History { reference, task, facts } => {
-                let text = history::tell(&self.records(task), &facts);
-                self.host.push(Told::Result { task: pack_task(reference), text });
+                let text = history::tell(&self.records(task, |_| true), &facts);
+                self.report(Told::Result { task: pack_task(reference), text });
             }
             Order::Continue { reference, task, step } => {
-                let text = history::continuation(&self.records(task), step);
-                self.host.push(Told::Continue { task: pack_task(reference), step, text });
+                let text = history::continuation(&self.records(task, |_| true), step);
+                self.report(Told::Continue { task: pack_task(reference), step, text });
             }
             Order::Record(recording) => self.record(&recording),
             Order::Stall(duration) => std::thread::sleep(duration),
             Order::Close => {}
         }
         Ok(())
+    }
+
+    /// Tells the timer, which is woken once for all that a turn has for it.
+    fn tell(&mut self, message: Message) {
+        self.timer.post(message);
+        self.posted = true;
+    }
+
+    /// Tells the host, in the same way.
+    fn report(&mut self, told: Told) {
+        self.host.post(told);
+        self.reported = true;
+    }
+
+    fn wake(&mut self) {
+        if std::mem::take(&mut self.posted) {
+            self.timer.nudge();
+        }
+        if std::mem::take(&mut self.reported) {
+            self.host.wake.wake();
+        }
     }
 
     fn record(&self, recording: &Recording) {
@@ -201,6 +238,7 @@ impl Journal {
     /// The disk is lost. Whoever asks for a step to be read must still be answered: the task then
     /// ends.
     fn fail(&mut self, cause: &StoreError, orders: &Receiver<Order>) {
+        self.wake();
         self.timer.send(Message::StoreFailed(cause.to_string()));
         while let Ok(order) = orders.recv() {
             match order {
@@ -215,20 +253,23 @@ impl Journal {
     }
 
     /// Asks for the end of a task's working directory, while its plan can still be read.
-    fn retire(&self, task: u64) {
-        let records = self.records(task);
-        let accepted = records.iter().find(|e| matches!(e.record, Record::Accepted(_)));
-        let Some(Ok(plan)) = accepted.map(|entry| Plan::parse(&entry.attached)) else { return };
-        let keep = plan.steps.iter().any(|step| step.keep);
-        let directory = PathBuf::from(self.table.directory(&plan));
-        self.timer.send(Message::Retire { directory, keep });
+    fn retire(&mut self, task: u64) {
+        let plan = self.records(task, |kind| PLANS.contains(&kind));
+        let Some(Remains { id, source, keep }) = history::remains(&plan) else { return };
+        let directory = PathBuf::from(self.table.directory(&source, &id));
+        // Most of what needs no process has none.
+        if directory.symlink_metadata().is_ok() {
+            self.tell(Message::Retire { directory, keep });
+        }
     }
 
-    /// All live records of a task that can be read, decoded, with what was attached.
-    fn records(&self, task: u64) -> Vec<history::Entry> {
+    /// The live records of a task that can be read and whose kinds are `wanted`, decoded, with what
+    /// was attached.
+    fn records(&self, task: u64, wanted: impl Fn(u8) -> bool) -> Vec<history::Entry> {
         let mut bytes = Vec::new();
         self.store
             .sequences(task)
+            .filter(|&(_, kind)| wanted(kind))
             .filter_map(|(seq, kind)| {
                 self.store.read(task, seq, &mut bytes).ok()?;
                 let (record, stamp, _, attached) = Record::decode(kind, &bytes).ok()?;
@@ -238,21 +279,16 @@ impl Journal {
     }
 
     fn load(&self, task: u64, step: u8) -> Prepared {
-        let records = self.records(task);
+        let records = self.records(task, |kind| kind == ENDED || PLANS.contains(&kind));
         let mut plan = None;
         let (mut extensions, mut ended) = (Vec::new(), Vec::new());
         for entry in records {
+            if let Some((index, end)) = entry.end() {
+                ended.push((index, end.into_owned()));
+            }
             match entry.record {
                 Record::Accepted(_) => plan = Some(entry.attached),
                 Record::Extended { .. } => extensions.push(entry.attached),
-                Record::Ended { step: index, attempt, outcome, code, .. } => {
-                    let payload = if entry.attached.is_empty() {
-                        history::bare_end(index, attempt, outcome, code)
-                    } else {
-                        entry.attached
-                    };
-                    ended.push((index, payload));
-                }
                 _ => {}
             }
         }
@@ -265,7 +301,7 @@ impl Journal {
         for index in 0..step {
             if !ended.iter().any(|(ended, _)| *ended == index) {
                 let skipped = limpet_core::message::Outcome::Skipped;
-                ended.push((index, history::bare_end(index, 0, skipped, 0)));
+                ended.push((index, End::bare(index, 0, skipped, 0).into_bytes()));
             }
         }
         prepare(&self.table, &plan, &extensions, step, &ended)

@@ -4,7 +4,7 @@
 //! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
 //! waiting: those are the timer's, which signals leaders and groups by itself.
 
-use crate::containment::{Cell, Containment, Limits, Meter, Scope};
+use crate::containment::{Cell, Containment, Limits, Meter, Scope, Swept};
 use crate::launch::Launch;
 use crate::memory::{Board, Subject, Watch};
 use crate::quota::{Quota, Rounds};
@@ -147,8 +147,7 @@ impl Spawner<'_> {
             Order::Sweep(attempt) => {
                 self.board.forget(attempt);
                 let held = self.held.get(&attempt);
-                let swept = held.map(|held| self.containment.sweep(&held.cell));
-                self.containment.reap_strays();
+                let swept = held.map(|held| self.sweep(&held.cell));
                 let (killed, remaining) =
                     swept.map_or((0, 0), |swept| (swept.killed, swept.remaining));
                 self.timer.send(Message::Swept { attempt, killed, remaining });
@@ -201,6 +200,16 @@ impl Spawner<'_> {
         let (pid, pidfd) = (child.pid, child.pidfd);
         let pipes = [child.stdout, child.stderr, child.report];
         Ok(Running { pid, pidfd, pipes, meter, watch, backstop_bytes, not_enforced })
+    }
+
+    /// Ends whoever is left of an attempt, and buries who was adopted from it.
+    fn sweep(&self, cell: &Cell) -> Swept {
+        if self.containment.is_deserted(cell) {
+            return Swept { killed: 0, remaining: 0 };
+        }
+        let swept = self.containment.sweep(cell);
+        self.containment.reap_strays();
+        swept
     }
 
     fn has_quotas(&self) -> bool {

@@ -9,6 +9,8 @@ use crate::threads::attempt::Live;
 use crate::threads::journal;
 use crate::threads::timer::Timer;
 use limpet_core::message::{Event, TaskRef};
+use serde::Serialize;
+use serde_json::Value;
 
 impl Timer {
     pub(crate) fn tell(&mut self) {
@@ -19,6 +21,7 @@ impl Timer {
         if let Ok(mut stats) = self.parts.stats.try_lock() {
             *stats = self.parts.machine.stats();
         }
+        self.send();
     }
 
     fn next_told(&mut self) -> Option<Told> {
@@ -85,16 +88,35 @@ impl Timer {
         let progress = live
             .filter(|live| self.parts.machine.task_of_attempt(live.reference) == Some(task))
             .find_map(Live::take_progress)
-            .and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
-        let text = serde_json::json!({
-            "id": owner.id, "source": owner.source, "state": view.state.name(),
-            "step": (view.step != u8::MAX).then_some(view.step), "attempt": view.attempt,
-            "outcome": Some(view.outcome.name()).filter(|name| *name != "none"),
-            "sequence": self.parts.machine.next_seq() - 1, "progress": progress,
-            "report": owner.report,
-        });
-        Some(Told::Changed { task: pack_task(task), text: text.to_string() })
+            .and_then(|text| serde_json::from_str::<Value>(&text).ok());
+        let change = Change {
+            id: &owner.id,
+            source: &owner.source,
+            state: view.state.name(),
+            step: (view.step != u8::MAX).then_some(view.step),
+            attempt: view.attempt,
+            outcome: Some(view.outcome.name()).filter(|name| *name != "none"),
+            sequence: self.parts.machine.next_seq() - 1,
+            progress,
+            report: owner.report,
+        };
+        let text = serde_json::to_string(&change).expect("all keys are text");
+        Some(Told::Changed { task: pack_task(task), text })
     }
+}
+
+/// What the host is told of a task that lives.
+#[derive(Serialize)]
+struct Change<'a> {
+    id: &'a str,
+    source: &'a str,
+    state: &'static str,
+    step: Option<u8>,
+    attempt: u8,
+    outcome: Option<&'static str>,
+    sequence: u64,
+    progress: Option<Value>,
+    report: Report,
 }
 
 /// What the host is to do for an attempt.

@@ -225,6 +225,11 @@ impl Timer {
         if let Some(recording) = self.recorder.due(self.parts.clock.at()) {
             self.parts.journal.send(journal::Order::Record(Box::new(recording)));
         }
+        self.send();
+    }
+
+    /// Lets the other threads have what this turn has for them.
+    pub(super) fn send(&mut self) {
         self.parts.journal.flush();
         self.parts.spawner.flush();
     }
@@ -237,7 +242,7 @@ impl Timer {
     fn wait(&mut self) {
         let mut until = self.parts.machine.next_deadline();
         let now = self.parts.clock.at();
-        if self.retry || self.parts.journal.waits() || self.parts.spawner.waits() {
+        if self.retry || self.parts.journal.is_full() || self.parts.spawner.is_full() {
             until = until.min(Instant(now.0 + RETRY_NS));
         }
         if self.held.is_some() && self.parts.machine.can_take() {
@@ -483,7 +488,7 @@ impl Timer {
         }
         if place < 3 {
             let lines = live.read(place, &mut self.buffer, now_ms);
-            if !self.parts.journal.waits() {
+            if !self.parts.journal.is_full() {
                 // A busy disk is not made to wait for logs, nor are they kept in memory for it.
                 for (task, file, bytes) in live.take_logged() {
                     self.parts.journal.send(journal::Order::Spool { task, file, bytes });

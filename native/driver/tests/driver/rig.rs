@@ -175,6 +175,7 @@ impl Rig {
         let table = &self.driver().table;
         let submission = intake::submission(table, self.tokens, &digest, false, text.as_bytes())?;
         self.driver().request(Request::Submit(Box::new(submission))).expect("there is room");
+        self.driver().nudge();
         Ok(self.tokens)
     }
 
@@ -220,6 +221,7 @@ impl Rig {
             expires_ms: wall_ms() + 1000,
         };
         self.driver().request(request).expect("there is room");
+        self.driver().nudge();
     }
 
     pub fn stall(&self, time: Duration) {
@@ -258,6 +260,7 @@ impl Rig {
         let (task, _) = self.results.remove(id).expect("it was told");
         let request = Request::Delivered(names::unpack_task(task));
         self.driver().request(request).expect("there is room");
+        self.driver().nudge();
     }
 
     fn until<T>(&mut self, mut found: impl FnMut(&mut Rig) -> Option<T>) -> T {
@@ -277,7 +280,7 @@ impl Rig {
 
     fn hear(&mut self) {
         self.driver().host.wake.rest();
-        while let (Some(told), _) = self.driver().host.pop(|_| true) {
+        while let Some(told) = self.driver().host.pop(|_| true).event {
             match told {
                 Told::Answer { token, verdict, text, .. } => {
                     let text = serde_json::from_str(&text).expect("JSON");
@@ -291,7 +294,7 @@ impl Rig {
                 _ => {}
             }
         }
-        self.driver().polled();
+        self.driver().nudge();
     }
 
     pub fn wait_for_file(&mut self, path: &Path) -> String {

@@ -180,12 +180,7 @@ fn host_work_is_built() {
 /// Two tasks never share a directory, whatever dots their names hold.
 #[test]
 fn every_task_has_its_own_directory() {
-    let directory = |source: &str, id: &str| {
-        let mut whole = update();
-        set(&mut whole, "/source", json!(source));
-        set(&mut whole, "/id", json!(id));
-        table(&policy()).directory(&plan(&whole))
-    };
+    let directory = |source: &str, id: &str| table(&policy()).directory(source, id);
     assert_eq!(directory("ops", "app.1"), "/var/lib/limpet/tasks/ops.app.1");
     assert_ne!(directory("a.b", "c"), directory("a", "b.c"));
     assert_eq!(directory("..", ".."), "/var/lib/limpet/tasks/++...");
