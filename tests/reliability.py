@@ -206,6 +206,14 @@ def frozen(told: Measured) -> str:
     )
 
 
+def reproducible(told: Measured) -> str:
+    """Say what was built twice."""
+    kind = "a release" if told["release"] else "as it is"
+    return (
+        f"`{told['file']}`, {kind}: {told['bytes']} bytes, twice SHA-256 `{told['sha256'][:16]}...`"
+    )
+
+
 def release(told: Measured) -> str:
     """Say what training saves."""
     sizes, tasks, training = told["bytes"], told["tasks"], told["training"]
@@ -425,6 +433,12 @@ PROOFS = [
         "`make measure-frozen`: `tests/frozen/measure.py`",
         "frozen",
         frozen,
+    ),
+    Proof(
+        "Two builds of one commit, in two places and from nothing, are byte-identical",
+        "`make test-reproducible`: `packaging/freeze/twice`",
+        "reproducible",
+        reproducible,
     ),
     Proof(
         "A release (`RELEASE=1`), trained by an agent's work, is smaller and takes less of the "
