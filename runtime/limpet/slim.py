@@ -7,6 +7,8 @@ process; a controller that is one file takes those of the modules that are no pa
 
 from __future__ import annotations
 
+import _socket
+import _thread
 import sys
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,32 @@ class _Error(OSError):
 
 class _ValueError(ValueError):
     """The same, for those that must be values' errors."""
+
+
+class _Socket(_socket.socket):
+    """What the agent uses of `socket.socket`, whose module enumerates every constant."""
+
+    __slots__ = ("__weakref__",)
+
+    def accept(self) -> tuple[_Socket, Any]:
+        """Return a connection and whose it is."""
+        fd, address = self._accept()  # type: ignore[attr-defined]
+        return _Socket(fileno=fd), address
+
+
+class _Condition:
+    """Is told of each publication that has gone; nobody waits for that."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        """Take no lock: the agent's Python is one thread."""
+
+    def __exit__(self, *_: object) -> None:
+        """Give none back."""
+
+    def notify(self) -> None:
+        """Wake nobody."""
 
 
 # Name -> what is looked up in it at import; the reason stands before each.
@@ -58,6 +86,20 @@ STAND_INS: dict[str, dict[str, Any]] = {
         "_FIELD": object(),
         "_FIELDS": "__dataclass_fields__",
         "MISSING": object(),
+    },
+    # paho: its own thread, and locks between that and others. The interpreter asks for the threads
+    # that it is to wait for.
+    "threading": {
+        "Condition": _Condition,
+        "Lock": _thread.allocate_lock,
+        "RLock": _thread.RLock,
+        "Thread": object,
+        "_shutdown": lambda: None,
+    },
+    # paho: a connect of its own. Ours: sockets, by the same names.
+    "socket": {
+        **{name: found for name, found in vars(_socket).items() if not name.startswith("_")},
+        "socket": _Socket,
     },
     # orjson: the parent class of its own error.
     "json": {"JSONDecodeError": _ValueError},
