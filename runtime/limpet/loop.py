@@ -55,6 +55,18 @@ RESTART_PATIENCE_MS = 900_000
 # threshold is only for a flood without a pause, about a megabyte of them.
 GARBAGE_WORTH_A_COLLECTION = 500
 GARBAGE_MAX = 20_000
+# Collections of one generation until the next older one has its turn, as the interpreter counts.
+OUTLIVED = 10
+
+
+def collect() -> None:
+    """Collect the youngest garbage if it is worth it, and what outlived ten such, more rarely.
+
+    What lives is looked at each time, and there may be a thousand tasks.
+    """
+    young, middle, old = gc.get_count()
+    if young >= GARBAGE_WORTH_A_COLLECTION:
+        gc.collect(2 if old >= OUTLIVED else 1 if middle >= OUTLIVED else 0)
 
 
 class Signals:
@@ -129,7 +141,7 @@ class Loop:
         """Turn until the agent has ended in order; LimpetError if it cannot go on."""
         gc.collect()
         gc.freeze()
-        gc.set_threshold(GARBAGE_MAX, 10, 10)
+        gc.set_threshold(GARBAGE_MAX, OUTLIVED, OUTLIVED)
         while not self._finished:
             self.turn()
 
@@ -170,8 +182,7 @@ class Loop:
         self._watch()
         ready = self._poller.poll(0)
         if not ready and not self._link.pending:
-            if gc.get_count()[0] >= GARBAGE_WORTH_A_COLLECTION:
-                gc.collect()
+            collect()
             ready = self._poller.poll(self._timeout_ms())
         return dict(ready)
 
