@@ -257,6 +257,12 @@ impl Machine {
         (0..self.limits.tasks).filter(live).map(|slot| self.arena.task_ref(slot))
     }
 
+    /// The live task whose acceptance has this sequence number.
+    #[must_use]
+    pub fn task_accepted_as(&self, seq: u64) -> Option<TaskRef> {
+        self.slot_of(seq).map(|slot| self.arena.task_ref(slot))
+    }
+
     /// How each step of a live task has ended so far, in order of execution.
     pub fn outcomes(&self, task: TaskRef) -> impl Iterator<Item = (u8, Outcome)> + '_ {
         let first = match self.view(task) {

@@ -300,10 +300,7 @@ fn replay(
                     "cannot replay record {seq}: {cause:?} (the agent does not start)"
                 ));
             } else if let Some(owner) = owner_of(kind, payload) {
-                let accepted = |task: &limpet_core::message::TaskRef| {
-                    machine.view(*task).is_some_and(|view| view.accepted_seq == seq)
-                };
-                if let Some(task) = machine.tasks().find(accepted) {
+                if let Some(task) = machine.task_accepted_as(seq) {
                     owners[task.slot as usize] = owner;
                 }
             }

@@ -1,5 +1,6 @@
 //! Decides which control groups an attempt gets: new ones, or those that an earlier attempt has
-//! left as it found them. To make and remove groups takes the kernel longer than to start a program.
+//! left as it found them. To make and remove groups takes the kernel longer than to start a
+//! program.
 //!
 //! Groups are used again only where a controller counts their memory: it tells what was left in
 //! them. Without one, whoever looks at the processes of the earlier attempt could take those of the

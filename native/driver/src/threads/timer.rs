@@ -412,10 +412,7 @@ impl Timer {
         };
         let seq = self.parts.machine.next_seq();
         self.feed(Input::Submit(submit));
-        let accepted = self.parts.machine.tasks().find(|task| {
-            self.parts.machine.view(*task).is_some_and(|view| view.accepted_seq == seq)
-        });
-        if let Some(task) = accepted {
+        if let Some(task) = self.parts.machine.task_accepted_as(seq) {
             let Submission { id, source, report, .. } = submission;
             let owner = Owner { id, source, report, known: true };
             self.parts.owners[task.slot as usize] = owner;
