@@ -176,6 +176,17 @@ def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
         "boot_id_file": settings.device.boot_id_file,
         "realtime": settings.device.realtime,
         "clock": "synchronised",
+        **room(settings),
+        "require": limits.require._asdict(),
+        "segment_bytes": limits.segment_bytes,
+        "table": rules.table,
+    }
+
+
+def room(settings: Config) -> dict[str, object]:
+    """Return what the core reserves at start, and what it divides."""
+    limits = settings.limits
+    return {
         "limits": {
             "tasks": limits.tasks,
             "steps": limits.steps,
@@ -183,9 +194,6 @@ def _core_settings(settings: Config, rules: Policy) -> dict[str, object]:
             "ids": limits.ids,
         },
         "memory": limits.memory._asdict(),
-        "require": limits.require._asdict(),
-        "segment_bytes": limits.segment_bytes,
-        "table": rules.table,
     }
 
 

@@ -45,7 +45,7 @@ def examine(screen: Screen, file: str) -> int:
         kernel(platform.release()),
         clock(os.path.exists(SYNCHRONISED)),
         *_configuration(file),
-        *examine_core(_memory(file)),
+        *examine_core(_room(file)),
         native_tools(site.trial("/").native[0]),
     ]
     for each in findings:
@@ -165,15 +165,15 @@ def _configuration(file: str) -> list[Finding]:
     return [*findings, disk(directory, free_bytes, needed_bytes)]
 
 
-def _memory(file: str) -> dict[str, int | None]:
-    """Return how the configuration wants memory to divide; nothing, if it cannot be read."""
+def _room(file: str) -> dict[str, object]:
+    """Return what the configuration has the core reserve; of the shipped one if it has mistakes."""
     try:
-        return config.load(file).limits.memory._asdict()
+        return app.room(config.load(file))
     except LimpetError:
-        return {}
+        return app.room(config.parse(file, "", "device"))
 
 
-def examine_core(memory_wanted: dict[str, int | None]) -> list[Finding]:
+def examine_core(room: dict[str, object]) -> list[Finding]:
     """Open a core in a directory of its own and ask it what it found."""
     with tempfile.TemporaryDirectory(prefix="limpet-") as directory:
         rules = os.path.join(directory, "policy.toml")
@@ -181,9 +181,9 @@ def examine_core(memory_wanted: dict[str, int | None]) -> list[Finding]:
             stream.write(ALLOW_NOTHING)
         table = policy.load(rules, f"{directory}/no-tools", site.trial(directory)).table
         settings = {
+            **room,
             "state_directory": directory,
             "clock": "always",
-            "memory": memory_wanted,
             "segment_bytes": SEGMENT_BYTES,
             "table": table,
         }
