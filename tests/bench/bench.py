@@ -42,7 +42,7 @@ FULL = {
     # Deadlines of each subject in each repetition: 2,000 in all.
     "deadlines": 400,
     # Memory.
-    **{"idle": 60, "many": 10000, "flood": 10000},
+    **{"idle": 60, "many": 100_000, "flood": 10000},
     **{"live": 1000, "grown": 200, "waiting": 4000, "flash": 100, "starts": 5, "batches": 3000},
 }
 QUICK = {
@@ -138,7 +138,7 @@ def start(counts: Facts, peers: list[Any]) -> Facts:
     warm = {name: beginnings.warm(kind, counts["starts"]) for name, kind in shipped.items()}
     few = min(3, counts["starts"])
     cold = {name: beginnings.cold(kind, few) for name, kind in shipped.items()}
-    recovery = beginnings.recovery(limpet.Limpet, counts)
+    recovery = beginnings.recovery(limpet.Roomy, counts)
     return {"warm": warm, "cold": cold, "recovery": recovery, "imports": beginnings.imports()}
 
 

@@ -72,11 +72,13 @@ def life(kind: Any, counts: Facts) -> Facts:
         told: Facts = {"at rest": now(scene)}
         many = targets.NOOP if targets.NOOP in scene.target.kinds else targets.EXEC
         command = scene.target.command(many, [str(harness.probe("child")), "-"])
-        tasks = counts["many"] if many == targets.NOOP else counts["many"] // 10
+        # Who keeps nothing does a tenth, and a hundredth of what starts a process.
+        share = (1 if scene.target.durable else 10) * (1 if many == targets.NOOP else 10)
+        tasks = max(1, counts["many"] // share)
         part = max(1, tasks // 10)
         # A tenth first: then everything has been used once.
         for name, count in (("after a tenth", part), ("after all", tasks - part)):
-            harness.load(scene.broker.port, command, count, AT_ONCE, expires_s=4)
+            harness.load(scene.broker.port, command, count, AT_ONCE, expires_s=2)
             time.sleep(2)
             told[name] = now(scene)
         told |= {"tasks": tasks, "kind": many}
