@@ -51,7 +51,9 @@ SKIPPED = {
 }
 EXCLUDED = {
     "driver": PIDFD,
+    "process_again": PIDFD,
     "process_containment": PIDFD,
+    "process_groups": PIDFD,
     "process_memory": PIDFD,
     "process_spawn": PIDFD,
     "uplink_tls": TLS,

@@ -29,8 +29,8 @@ BUILD = ROOT / "build" / "vm"
 KERNEL = "linux-image-cloud-amd64"
 # The targets of cargo that start processes.
 TARGETS = (
-    *("process_containment", "process_groups", "process_memory", "process_output"),
-    *("process_spawn", "driver"),
+    *("process_again", "process_containment", "process_groups", "process_memory"),
+    *("process_output", "process_spawn", "driver"),
 )
 BOOT_S = 900
 # What is needed: a program, and the package of Debian that has it.
