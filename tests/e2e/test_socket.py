@@ -33,7 +33,7 @@ from limpet.errors import EXIT_OK, EXIT_TASK, EXIT_UNREACHABLE, EXIT_USAGE
 ALLOW_LOCAL = '\n[[allow]]\nsource = "local"\ntools = ["exec", "sleep"]\n'
 
 # So many results the core tells before the first of them is delivered.
-RESULTS_MAX = 8
+RESULTS_MAX = 32
 
 
 class NoBroker:
@@ -50,9 +50,12 @@ def device(tmp_path: Path) -> Iterator[Device]:
 
 
 @contextlib.contextmanager
-def launched(directory: Path, broker: Listening) -> Iterator[Device]:
+def launched(directory: Path, broker: Listening, tasks: int = 32) -> Iterator[Device]:
     """Run an agent whose policy allows `local`; its log is shown when the test fails."""
     device = Device(directory, broker, "5")
+    settings = Path(config(device))
+    room = settings.read_text().replace("tasks = 32", f"tasks = {tasks}")
+    settings.write_text(room.replace('segment = "1MiB"', 'segment = "4MiB"'))
     (directory / "policy.toml").write_text(POLICY + ALLOW_LOCAL)
     try:
         launch(device)
@@ -194,7 +197,7 @@ def test_a_result_behind_those_for_the_broker_says_so_and_comes_after_them(tmp_p
     broker.start()
     gate = tmp_path / "gate"
     script = f"while [ ! -e {gate} ]; do sleep 0.05; done"
-    with launched(tmp_path, broker) as device:
+    with launched(tmp_path, broker, tasks=RESULTS_MAX + 1) as device:
         controller = Controller(broker)
         controller.wait_online()
         for number in range(RESULTS_MAX):
