@@ -50,11 +50,12 @@ def device(tmp_path: Path) -> Iterator[Device]:
 
 
 @contextlib.contextmanager
-def launched(directory: Path, broker: Listening, tasks: int = 32) -> Iterator[Device]:
+def launched(directory: Path, broker: Listening) -> Iterator[Device]:
     """Run an agent whose policy allows `local`; its log is shown when the test fails."""
     device = Device(directory, broker, "5")
     settings = Path(config(device))
-    room = settings.read_text().replace("tasks = 32", f"tasks = {tasks}")
+    # For as many results and a task behind them.
+    room = settings.read_text().replace("tasks = 32", f"tasks = {RESULTS_MAX + 1}")
     settings.write_text(room.replace('segment = "1MiB"', 'segment = "4MiB"'))
     (directory / "policy.toml").write_text(POLICY + ALLOW_LOCAL)
     try:
@@ -197,7 +198,7 @@ def test_a_result_behind_those_for_the_broker_says_so_and_comes_after_them(tmp_p
     broker.start()
     gate = tmp_path / "gate"
     script = f"while [ ! -e {gate} ]; do sleep 0.05; done"
-    with launched(tmp_path, broker, tasks=RESULTS_MAX + 1) as device:
+    with launched(tmp_path, broker) as device:
         controller = Controller(broker)
         controller.wait_online()
         for number in range(RESULTS_MAX):

@@ -6,10 +6,10 @@
 //! # Order of calls
 //!
 //! [`become_subreaper`] and [`Containment::sweep_leftovers`] come before the first attempt. Then,
-//! for each attempt: its leader exits (its pidfd is readable), [`Containment::sweep`], and only
-//! then the leader is reaped and its [`Cell`] dropped. An unreaped leader pins its pid, which
-//! is what makes the session search safe, and a held cell keeps [`Containment::reap_strays`] from
-//! taking the leader's exit status. Where [`Containment::is_deserted`] there is nobody to sweep.
+//! for each attempt: its leader exits (its pidfd is readable), [`Containment::empty`], and only
+//! then [`Containment::bury`] reaps the leader and gives its [`Cell`] up. An unreaped leader pins
+//! its pid, which is what makes the session search safe, and a held cell keeps
+//! [`Containment::reap_strays`] from taking the leader's exit status.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;

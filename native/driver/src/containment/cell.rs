@@ -13,7 +13,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
 use super::cgroup::{self, Entrances};
-use super::{Containment, Leaders, Limits, Meter, Target};
+use super::{Containment, Leaders, Limits, Meter, Swept, Target};
 use crate::spawn::{AttemptName, MARKER};
 
 /// Cells that wait for an attempt.
@@ -29,7 +29,7 @@ pub struct Cell {
     pub(super) target: Target,
     meter: Option<Arc<Meter>>,
     entrances: Arc<Entrances>,
-    pub(super) leaders: Arc<Leaders>,
+    leaders: Arc<Leaders>,
     /// The limits that its groups were given last.
     limits: Limits,
     /// What an earlier attempt has left in its groups.
@@ -71,6 +71,18 @@ impl Containment {
         }
     }
 
+    /// Ends whoever is left in a cell whose leader has ended, and reaps who was adopted from it.
+    /// Searches for nobody where it is sure that nobody is left. Otherwise as
+    /// [`Containment::sweep`].
+    pub fn empty(&self, cell: &mut Cell) -> Swept {
+        if self.is_deserted(cell) {
+            return Swept { killed: 0, remaining: 0 };
+        }
+        let swept = self.sweep(cell);
+        self.reap_strays();
+        swept
+    }
+
     /// Reaps the leader of a cell that was swept, if it has ended, and gives the cell up, or keeps
     /// it for an attempt to come.
     pub fn bury(&self, cell: Cell) {
@@ -90,8 +102,8 @@ impl Containment {
     /// A cell that `limits` can be written over: no limit stays of those that it had.
     fn take_ready(&self, limits: &Limits) -> Option<Cell> {
         let mut ready = self.ready();
-        let least = limits.memory_bytes.unwrap_or(u64::MAX) / LEFT_SHARE;
-        let fits = |cell: &Cell| cell.left_bytes <= least && limits.cover(&cell.limits);
+        let most = limits.memory_bytes.unwrap_or(u64::MAX) / LEFT_SHARE;
+        let fits = |cell: &Cell| cell.left_bytes <= most && limits.cover(&cell.limits);
         let found = ready.iter().rposition(fits)?;
         Some(ready.remove(found))
     }

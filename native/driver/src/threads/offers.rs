@@ -13,13 +13,12 @@ const BYTES_MAX: usize = (1 << 20) - TEXT_BYTES_MAX;
 #[derive(Debug)]
 pub struct Offers<T> {
     bytes: HashMap<u64, usize>,
-    sum: usize,
     waiting: VecDeque<T>,
 }
 
 impl<T> Default for Offers<T> {
     fn default() -> Self {
-        Offers { bytes: HashMap::new(), sum: 0, waiting: VecDeque::new() }
+        Offers { bytes: HashMap::new(), waiting: VecDeque::new() }
     }
 }
 
@@ -31,18 +30,18 @@ impl<T> Offers<T> {
 
     /// The next one for the host, if there is room; [`Offers::offered`] tells how long it was.
     pub fn next(&mut self) -> Option<T> {
-        if self.sum >= BYTES_MAX { None } else { self.waiting.pop_front() }
+        let is_full = self.bytes.values().sum::<usize>() >= BYTES_MAX;
+        if is_full { None } else { self.waiting.pop_front() }
     }
 
     /// Notes that the host has the result of a task.
     pub fn offered(&mut self, task: u64, bytes: usize) {
         self.bytes.insert(task, bytes);
-        self.sum += bytes;
     }
 
     /// Notes that the host has it no more, if it ever had.
     pub fn delivered(&mut self, task: u64) {
-        self.sum -= self.bytes.remove(&task).unwrap_or(0);
+        self.bytes.remove(&task);
     }
 }
 

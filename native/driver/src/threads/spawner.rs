@@ -4,7 +4,7 @@
 //! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
 //! waiting: those are the timer's, which signals leaders and groups by itself.
 
-use crate::containment::{Cell, Containment, Limits, Meter, Scope, Swept};
+use crate::containment::{Cell, Containment, Limits, Meter, Scope};
 use crate::launch::Launch;
 use crate::memory::{Board, Subject, Watch};
 use crate::quota::{Quota, Rounds};
@@ -147,7 +147,7 @@ impl Spawner<'_> {
             Order::Sweep(attempt) => {
                 self.board.forget(attempt);
                 let held = self.held.get_mut(&attempt);
-                let swept = held.map(|held| sweep(self.containment, &mut held.cell));
+                let swept = held.map(|held| self.containment.empty(&mut held.cell));
                 let (killed, remaining) =
                     swept.map_or((0, 0), |swept| (swept.killed, swept.remaining));
                 self.timer.send(Message::Swept { attempt, killed, remaining });
@@ -216,16 +216,6 @@ impl Spawner<'_> {
             self.containment.signal(&held.cell, rustix::process::Signal::KILL);
         }
     }
-}
-
-/// Ends whoever is left of an attempt, and buries who was adopted from it.
-fn sweep(containment: &Containment, cell: &mut Cell) -> Swept {
-    if containment.is_deserted(cell) {
-        return Swept { killed: 0, remaining: 0 };
-    }
-    let swept = containment.sweep(cell);
-    containment.reap_strays();
-    swept
 }
 
 /// The machine's word for a signal as the system's.
