@@ -7,8 +7,10 @@
 //! only while another is reaped: that is done by the thread that reads them, which also starts
 //! leaders.
 
-use std::fs;
+use std::cell::RefCell;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::process::{
@@ -16,23 +18,63 @@ use rustix::process::{
 };
 use rustix::thread::gettid;
 
-use super::{Cell, Containment, census, cgroup};
+use super::{Cell, Containment, census};
 use crate::spawn::stop_ignoring;
 
 /// Most zombies reaped by one call.
 const REAPED_MAX: usize = 256;
+/// Read of a list of children at once.
+const CHUNK_BYTES: usize = 4096;
+
+/// The kernel's lists of the children of one of our threads and of the first one, kept open: each
+/// read from the beginning makes the list anew.
+#[derive(Debug)]
+struct Lists {
+    of: [RawPid; 2],
+    files: Vec<File>,
+}
+
+impl Lists {
+    fn open([first, own]: [RawPid; 2]) -> Option<Lists> {
+        let threads = [first, own].into_iter().take(1 + usize::from(first != own));
+        let open = |thread| File::open(format!("/proc/self/task/{thread}/children")).ok();
+        Some(Lists { of: [first, own], files: threads.map(open).collect::<Option<_>>()? })
+    }
+
+    fn read(&self) -> Option<Vec<RawPid>> {
+        let mut text = Vec::new();
+        for list in &self.files {
+            let mut chunk = [0; CHUNK_BYTES];
+            let mut at = 0;
+            loop {
+                let count = list.read_at(&mut chunk, at).ok()?;
+                if count == 0 {
+                    break;
+                }
+                text.extend_from_slice(&chunk[..count]);
+                at += count as u64;
+            }
+        }
+        let text = std::str::from_utf8(&text).ok()?;
+        Some(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+    }
+}
+
+thread_local! {
+    static LISTS: RefCell<Option<Lists>> = const { RefCell::new(None) };
+}
 
 /// The children, dead or alive, that we have adopted or that the calling thread has started. `None`
 /// where the kernel keeps no lists (`CONFIG_PROC_CHILDREN`).
 fn children() -> Option<Vec<RawPid>> {
     // Orphans are given to the thread that lived first; no other forks.
-    let (first, own) = (getpid().as_raw_pid(), gettid().as_raw_pid());
-    let mut found = Vec::new();
-    for thread in [first, own].into_iter().take(1 + usize::from(first != own)) {
-        let list = fs::read_to_string(format!("/proc/self/task/{thread}/children")).ok()?;
-        found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<RawPid>().ok()));
-    }
-    Some(found)
+    let of = [getpid().as_raw_pid(), gettid().as_raw_pid()];
+    LISTS.with_borrow_mut(|lists| {
+        if lists.as_ref().is_none_or(|lists| lists.of != of) {
+            *lists = Lists::open(of);
+        }
+        lists.as_ref()?.read()
+    })
 }
 
 /// Whether orphaned descendants become our children.
@@ -69,7 +111,7 @@ impl Containment {
     /// Whether nobody is left of an attempt whose leader has ended: none of its descendants, and
     /// nobody else in its groups; nor has anybody been adopted. False where that is not sure.
     pub fn is_deserted(&self, cell: &mut Cell) -> bool {
-        let Some(leader) = cell.target.leader else { return false };
+        let Some(leader) = &cell.target.leader else { return false };
         // A dead leader has no children any more: its end has given them to us. Nobody else has its
         // pid, for it is reaped only when its cell is given up.
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
@@ -77,7 +119,7 @@ impl Containment {
             .is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
         cell.deserted = dead
             && self.strays().is_some_and(|strays| strays.is_empty())
-            && cell.target.groups.iter().all(|group| cgroup::is_empty(group));
+            && cell.entrances.are_empty();
         cell.deserted
     }
 
