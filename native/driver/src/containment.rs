@@ -91,6 +91,7 @@ pub struct Containment {
     controllers: Controllers,
     shared: Option<Shared>,
     leaders: Arc<Leaders>,
+    reaping: Mutex<()>,
 }
 
 /// A capped group with the agent and its steps.
@@ -160,6 +161,7 @@ impl Containment {
             controllers,
             shared: None,
             leaders: Arc::default(),
+            reaping: Mutex::default(),
         })
     }
 

@@ -3,18 +3,18 @@
 //!
 //! We are the subreaper of everything that descends from us. So each descendant of a leader that
 //! has ended descends from a child of ours that is no leader; and a child stays in the kernel's
-//! list until we reap it. If the lists hold leaders only, nobody is left. They may miss somebody
-//! only while another is reaped: that is done by the thread that reads them, which also starts
-//! leaders.
+//! list until we reap it. Orphans are given to the thread that lived first, and leaders are started
+//! by others: if its list is empty, nobody is left. It may miss somebody only while another on it
+//! is reaped: who reads it and who reaps wait for each other.
 
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 
 use rustix::process::{
     Pid, RawPid, Signal, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid,
 };
-use rustix::thread::gettid;
 
 use super::{Cell, Containment, census, cgroup};
 use crate::spawn::stop_ignoring;
@@ -22,17 +22,12 @@ use crate::spawn::stop_ignoring;
 /// Most zombies reaped by one call.
 const REAPED_MAX: usize = 256;
 
-/// The children, dead or alive, that we have adopted or that the calling thread has started. `None`
-/// where the kernel keeps no lists (`CONFIG_PROC_CHILDREN`).
+/// The children, dead or alive, of the thread that lived first. `None` where the kernel keeps no
+/// lists (`CONFIG_PROC_CHILDREN`).
 fn children() -> Option<Vec<RawPid>> {
-    // Orphans are given to the thread that lived first; no other forks.
-    let (first, own) = (getpid().as_raw_pid(), gettid().as_raw_pid());
-    let mut found = Vec::new();
-    for thread in [first, own].into_iter().take(1 + usize::from(first != own)) {
-        let list = fs::read_to_string(format!("/proc/self/task/{thread}/children")).ok()?;
-        found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<RawPid>().ok()));
-    }
-    Some(found)
+    let first = getpid().as_raw_pid();
+    let list = fs::read_to_string(format!("/proc/self/task/{first}/children")).ok()?;
+    Some(list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// Whether orphaned descendants become our children.
@@ -58,10 +53,12 @@ pub fn become_subreaper() -> io::Result<()> {
 }
 
 impl Containment {
-    /// Children of ours that are no leaders, dead or alive; `None` where that cannot be told.
-    pub(super) fn strays(&self) -> Option<Vec<Pid>> {
+    /// Children of ours that are no leaders, dead or alive; `None` where that cannot be told. A
+    /// leader is on the list only where the first thread has started it: then it is known, for it
+    /// is that thread that asks.
+    fn strays(&self) -> Option<Vec<Pid>> {
         let children = adopts_orphans().then(children)??;
-        let leaders = self.leaders.if_all_known()?;
+        let leaders = self.leaders.lock();
         let strays = children.into_iter().filter(|pid| !leaders.contains(pid));
         Some(strays.filter_map(Pid::from_raw).collect())
     }
@@ -75,9 +72,11 @@ impl Containment {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let dead = Pid::from_raw(leader.pid)
             .is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
+        let reaping = self.reaping();
         cell.deserted = dead
             && self.strays().is_some_and(|strays| strays.is_empty())
             && cell.target.groups.iter().all(|group| cgroup::is_empty(group));
+        drop(reaping);
         cell.deserted
     }
 
@@ -85,9 +84,15 @@ impl Containment {
     /// leader. Nothing else in this process may have children.
     pub fn reap_strays(&self) {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let _reaping = self.reaping();
         let Some(strays) = self.strays().or_else(|| self.dead_strays()) else { return };
         let was_reaped = |&pid: &Pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_)));
         let _ = strays.into_iter().filter(was_reaped).take(REAPED_MAX).count();
+    }
+
+    /// To be held while the list of children is read, or somebody on it reaped.
+    fn reaping(&self) -> MutexGuard<'_, ()> {
+        self.reaping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adopted processes that have ended, where the kernel keeps no lists of children.
