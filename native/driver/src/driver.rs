@@ -8,11 +8,12 @@ use crate::memory::{Board, Rows};
 use crate::names;
 use crate::plan::Report;
 use crate::settings::{Containing, Settings};
-use crate::spool::{Spool, clear_directories};
+use crate::spool::Spool;
 use crate::store::{Options, Recovered, Store};
 use crate::table::{Table, directory_name};
 use crate::threads::timer::{INBOX_MAX, Inbox, Message, Owner, Parts, Timer};
 use crate::threads::{journal, sampler, spawner};
+use crate::workplaces::{Workplaces, clear_directories};
 use limpet_core::Machine;
 use limpet_core::machine::Stats;
 use limpet_core::record::Record;
@@ -127,11 +128,12 @@ impl Driver {
         let (same, looked_at) = (Arc::clone(&containment), Arc::clone(&board));
         let (realtime, (tell, told)) = (settings.realtime, std::sync::mpsc::channel());
         let mut threads = vec![thread("limpet-sampler", move || sampler::run(&same, &looked_at))?];
+        let places = Arc::new(Workplaces::default());
         for orders in spawner_orders {
-            let (containment, board) = (Arc::clone(&containment), Arc::clone(&board));
-            let timer = inbox.clone();
+            let (containment, places) = (Arc::clone(&containment), Arc::clone(&places));
+            let (timer, board) = (inbox.clone(), Arc::clone(&board));
             threads.push(thread("limpet-spawner", move || {
-                spawner::run(&containment, &timer, &board, &orders);
+                spawner::run(&containment, &places, &timer, &board, &orders);
             })?);
         }
         threads.push(thread("limpet-journal", move || journal.run(&journal_orders))?);
