@@ -235,9 +235,10 @@ def test_a_callback_that_fails_ends_the_connection_and_is_not_called_again(
         calls.append(1)
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(Link, "_came", fail)
+    monkeypatch.setattr(Link, "_on_message", fail)
     bench.ready()
-    bench.say(bench.publish(7, b"a"))
+    properties = b"\0" if bench.five else b""
+    bench.say(packet(PUBLISH, text("limpet/kitchen/task/ops") + properties + b"a"))
     bench.link.read(bench.now_ms)
     assert len(calls) == 1
     assert bench.lost().code == "bug"

@@ -27,7 +27,7 @@ def test_a_publication_is_read_as_the_client_reads_it(
     first, body = packet[0], bytes(buffer[start:end])
     protocol = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
     theirs = _packet.decode_publish(first, body, protocol)
-    told = (theirs.topic, theirs.mid, theirs.payload, theirs.retain)
+    told = (theirs.mid, theirs.topic.decode(), theirs.payload, theirs.retain)
     assert packets.read_publish(first, body, five) == told
     assert (theirs.qos, theirs.dup) == (1, False)
 
@@ -48,7 +48,7 @@ def test_whatever_comes_is_read_as_the_client_would_or_left_to_it(
         return
     protocol = MQTTProtocolVersion.MQTTv5 if five else MQTTProtocolVersion.MQTTv311
     theirs = _packet.decode_publish(first, body, protocol)
-    assert read == (theirs.topic, theirs.mid, theirs.payload, theirs.retain)
+    assert read == (theirs.mid, theirs.topic.decode(), theirs.payload, theirs.retain)
 
 
 @pytest.mark.parametrize("buffer", [b"", b"\x32", b"\x32\xff\xff\xff\xff\x01", b"\x32\x80"])

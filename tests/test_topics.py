@@ -25,7 +25,7 @@ NAMES = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,20}", fullmatch=True)
 @pytest.mark.parametrize("kind", [*TO_DEVICE, *FROM_DEVICE])
 def test_every_kind_has_a_topic_that_reads_back(kind: str) -> None:
     address = Address("kitchen", kind, "" if kind == "presence" else "ops")
-    topic = build("limpet", address)
+    topic = build("limpet", *address)
     assert parse("limpet", topic) == address
     assert topic == f"limpet/kitchen/{kind}" + ("" if kind == "presence" else "/ops")
 
@@ -33,7 +33,7 @@ def test_every_kind_has_a_topic_that_reads_back(kind: str) -> None:
 @given(NAMES, NAMES, st.lists(NAMES, min_size=1, max_size=4))
 def test_a_published_topic_keeps_its_levels(prefix: str, device: str, levels: list[str]) -> None:
     address = Address(device, "publish", "/".join(levels))
-    assert parse(prefix, build(prefix, address)) == address
+    assert parse(prefix, build(prefix, *address)) == address
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ def test_a_topic_outside_the_grammar_is_refused(topic: str) -> None:
 )
 def test_an_address_outside_the_grammar_is_not_built(address: Address) -> None:
     with pytest.raises(TaskError):
-        build("limpet", address)
+        build("limpet", *address)
 
 
 @given(st.text(max_size=300))
 def test_any_topic_is_read_or_refused(topic: str) -> None:
     try:
-        assert build("limpet", parse("limpet", topic)) == topic
+        assert build("limpet", *parse("limpet", topic)) == topic
     except TaskError as error:
         assert error.code == "topic_invalid"
 

@@ -99,7 +99,13 @@ class _Arrival:
     __slots__ = ("answered", "client", "epoch", "number", "request", "source", "task_id")
 
     def __init__(
-        self, request: str, source: str, epoch: int = 0, number: int = 0, client: int | None = None
+        self,
+        request: str,
+        source: str,
+        epoch: int = 0,
+        number: int = 0,
+        client: int | None = None,
+        answered: bool = False,
     ) -> None:
         self.request = request
         self.source = source
@@ -107,7 +113,7 @@ class _Arrival:
         self.number = number
         self.client = client
         self.task_id: str | None = None
-        self.answered = False
+        self.answered = answered
 
 
 class Agent:
@@ -198,14 +204,15 @@ class Agent:
                 self._saw_presence(arrived, now_ms)
             else:
                 self._log.debug("message.ignored", topic=arrived.topic, retained=arrived.retained)
-            self._owe(_Arrival("none", "", arrived.epoch, arrived.number), answered=True)
+            self._owe(_Arrival("none", "", arrived.epoch, arrived.number, answered=True))
+            self._release()
             return
         if len(self._arrivals) >= ARRIVALS_MAX:
             self._log.warning("message.left", topic=arrived.topic)
             self._left = True
             return
         arrival = _Arrival(address.kind, address.name, arrived.epoch, arrived.number)
-        token = self._owe(arrival, answered=False)
+        token = self._owe(arrival)
         if arrival.request == "look":
             self._look(arrival, token, arrived.payload, now_ms)
         else:
@@ -229,11 +236,9 @@ class Agent:
         except TaskError as refusal:
             self._answer(token, "refused", refusal.code, refusal.detail)
 
-    def _owe(self, arrival: _Arrival, answered: bool) -> int:
+    def _owe(self, arrival: _Arrival) -> int:
         self._token += 1
         self._arrivals[self._token] = arrival
-        arrival.answered = answered
-        self._release()
         return self._token
 
     def _read(self, message: bytes) -> tuple[object, bytes]:
@@ -500,11 +505,13 @@ class Agent:
         """Take the core's word on each of `items`; True if it was busy and they must wait."""
         busy: list[Item] = []
         for item, answer in zip(items, answers, strict=True):
+            if answer is None:
+                continue
             if isinstance(answer, TaskError):
                 self._refused(item, answer)
-            elif answer is not None and answer.exit_code == EXIT_TEMPORARY:
+            elif answer.exit_code == EXIT_TEMPORARY:
                 busy.append(item)
-            elif answer is not None:
+            else:
                 raise answer
         self._items[: len(items)] = busy
         self._items_bytes = sum(len(item.text) for item in self._items)
@@ -549,8 +556,10 @@ class Agent:
     @property
     def deadline_ms(self) -> int | None:
         """When `tick` is due besides after every turn."""
-        due = [self._presence_due_ms, self._looks.deadline_ms]
-        return min((each for each in due if each is not None), default=None)
+        presence_ms, look_ms = self._presence_due_ms, self._looks.deadline_ms
+        if presence_ms is None or look_ms is None:
+            return look_ms if presence_ms is None else presence_ms
+        return min(presence_ms, look_ms)
 
     def _put(self, kind: str, source: str, task_id: str, payload: bytes, token: int) -> None:
         """Have a publication that is never dropped take its place, now or when there is room."""
@@ -562,4 +571,4 @@ class Agent:
 
     def _topic(self, kind: str, name: str) -> str:
         identity = self._identity
-        return topics.build(identity.prefix, Address(identity.device, kind, name))
+        return topics.build(identity.prefix, identity.device, kind, name)

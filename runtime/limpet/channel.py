@@ -19,14 +19,15 @@ UNSENT_BYTES_MAX = 256 * 1024
 class Channel:
     """A non-blocking stream socket with a buffer on either way."""
 
-    __slots__ = ("_buffer", "_end", "_socket", "_start", "_unsent")
+    __slots__ = ("_buffer", "_end", "_socket", "_start", "unsent")
 
     def __init__(self, fd: int) -> None:
         """Own the descriptor `fd`, a non-blocking stream socket."""
         self._socket = socket.socket(fileno=fd)
         self._buffer = bytearray(BUFFER_BYTES)
         self._start = self._end = 0
-        self._unsent = bytearray()
+        # What waits for `flush`.
+        self.unsent = bytearray()
 
     def packet(self) -> tuple[int, bytes] | None:
         """Take the next packet, its first byte and its body; None if not all of it is here yet."""
@@ -56,31 +57,26 @@ class Channel:
         """Say how many bytes were received and not read; the descriptor does not show them."""
         return self._end - self._start
 
-    @property
-    def unsent(self) -> int:
-        """How many bytes wait for `flush`."""
-        return len(self._unsent)
-
     def send(self, data: bytes) -> int:
         """Keep `data` for `flush` and return how much that is; BlockingIOError if too much is."""
-        if len(self._unsent) > UNSENT_BYTES_MAX:
+        if len(self.unsent) > UNSENT_BYTES_MAX:
             raise BlockingIOError
         self.push(data)
         return len(data)
 
     def push(self, data: bytes) -> None:
         """Keep `data` for `flush` in any case."""
-        self._unsent += data
+        self.unsent += data
 
     def flush(self) -> None:
         """Send what is kept, as far as there is room. That the other end is gone is read."""
         try:
-            while self._unsent:
-                del self._unsent[: self._socket.send(self._unsent)]
+            while self.unsent:
+                del self.unsent[: self._socket.send(self.unsent)]
         except BlockingIOError:
             return
         except OSError:
-            self._unsent.clear()
+            self.unsent.clear()
 
     def fileno(self) -> int:
         """Return the descriptor."""

@@ -104,16 +104,20 @@ class _Client(paho.Client):
 
     channel: Channel
     five: bool
-    on_published: Callable[[int, str | None], None]
-    on_arrived: Callable[[packets.Published], None]
+    epoch: int
+    # Where it is noted what has come.
+    notes: list[Note]
+    # The numbers of the publications that the broker has not acknowledged.
+    unacknowledged: set[int]
 
     def _create_socket(self) -> Any:
         return self.channel
 
-    def send(self, topic: str, payload: bytes, retain: bool, taken: set[int]) -> int:
-        """Queue a publication and return its number, which is none of `taken`."""
-        while (number := self._mid_generate()) in taken:
+    def send(self, topic: str, payload: bytes, retain: bool) -> int:
+        """Queue a publication and return its number, which no other has now."""
+        while (number := self._mid_generate()) in self.unacknowledged:
             pass
+        self.unacknowledged.add(number)
         self.channel.push(packets.publish(topic.encode(), number, payload, retain, self.five))
         return number
 
@@ -126,7 +130,7 @@ class _Client(paho.Client):
         self._last_bytes_received = paho.time_func()
         message = packets.read_publish(first, body, self.five)
         if message is not None:
-            self.on_arrived(message)
+            self.notes.append(Arrived(self.epoch, *message))
             return paho.MQTT_ERR_SUCCESS
         acknowledges = first == packets.PUBACK
         status = self._acknowledged(body) if acknowledges else self._handled(first, body)
@@ -159,7 +163,10 @@ class _Client(paho.Client):
                 # MQTT has no such reason, or not for this packet.
                 return paho.MQTT_ERR_PROTOCOL
             refused = str(reason)
-        self.on_published(int.from_bytes(body[:2], "big"), refused)
+        number = int.from_bytes(body[:2], "big")
+        if number in self.unacknowledged:
+            self.unacknowledged.remove(number)
+            self.notes.append(Acknowledged(self.epoch, number, refused))
         return paho.MQTT_ERR_SUCCESS
 
     def _handle_on_message(self, message: paho.MQTTMessage) -> None:
@@ -199,9 +206,8 @@ class Link:
         self._fault: tuple[str, str] | None = None
         self._ready_ms = 0
         self._oversized = 0
-        # What the broker takes before it acknowledges, and how much of that is used up.
+        # What the broker takes before it acknowledges.
         self._send_maximum = SEND_MAXIMUM
-        self._unacknowledged: set[int] = set()
 
     # --- what the loop asks ---------------------------------------------------------------------
 
@@ -229,7 +235,7 @@ class Link:
     def wants_write(self) -> bool:
         """Whether packets wait for room in the socket."""
         client = self._client
-        return client is not None and (client.want_write() or client.channel.unsent > 0)
+        return client is not None and (bool(client.channel.unsent) or client.want_write())
 
     @property
     def pending(self) -> bool:
@@ -242,7 +248,8 @@ class Link:
 
     def take(self) -> list[Note]:
         """Return what happened since the last call."""
-        notes, self._notes = self._notes, []
+        notes = self._notes.copy()
+        self._notes.clear()
         return notes
 
     # --- what the loop tells --------------------------------------------------------------------
@@ -294,16 +301,15 @@ class Link:
 
     def publish(self, topic: str, payload: bytes, retain: bool) -> int | None:
         """Hand over a publication, QoS 1; return its number, or None if it cannot be taken."""
-        if self._client is None or self._phase != READY:
+        client = self._client
+        if client is None or self._phase != READY:
             return None
         # paho does not look at the broker's receive maximum.
-        if len(self._unacknowledged) >= self._send_maximum:
+        if len(client.unacknowledged) >= self._send_maximum:
             return None
-        if self._client.channel.unsent > UNSENT_BYTES_MAX:
+        if len(client.channel.unsent) > UNSENT_BYTES_MAX:
             return None
-        number = self._client.send(topic, payload, retain, self._unacknowledged)
-        self._unacknowledged.add(number)
-        return number
+        return client.send(topic, payload, retain)
 
     def acknowledge(self, epoch: int, number: int) -> None:
         """Acknowledge a message; a number of an older connection means another message now."""
@@ -349,7 +355,6 @@ class Link:
             return
         self._accepted = self._subscribed = False
         self._send_maximum = SEND_MAXIMUM
-        self._unacknowledged.clear()
         self._phase, self._due_ms = GREETING, None
         self._client = client = self._make_client(channel)
         if self._broker.username is not None:
@@ -361,8 +366,6 @@ class Link:
         client.on_connect = self._wrapped(self._on_connect)
         client.on_subscribe = self._wrapped(self._on_subscribe)
         client.on_message = self._wrapped(self._on_message)
-        client.on_published = self._wrapped(self._published)
-        client.on_arrived = self._wrapped(self._came)
         client.on_disconnect = self._wrapped(self._on_disconnect)
         client.reconnect()
         self.write(now_ms)
@@ -381,7 +384,8 @@ class Link:
             reconnect_on_failure=False,
             manual_ack=True,
         )
-        client.channel, client.five = channel, five
+        client.channel, client.five, client.epoch = channel, five, self._epoch
+        client.notes, client.unacknowledged = self._notes, set()
         properties = None
         if five:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -399,13 +403,14 @@ class Link:
         return client
 
     def _read_packets(self) -> None:
+        client = self._client
         for _ in range(PACKETS_MAX):
-            if self._client is None or self._client.socket() is None:
+            if client is None or client.socket() is None:
                 return
-            if self._client.loop_read() == paho.MQTT_ERR_PROTOCOL:
+            if client.loop_read() == paho.MQTT_ERR_PROTOCOL:
                 fault = "the broker sent a packet that MQTT does not allow"
                 self._fault = self._fault or ("packet_malformed", fault)
-            if not self._client.channel.pending():
+            if not client.channel.pending():
                 return
 
     def _settle(self, now_ms: int) -> None:
@@ -510,19 +515,6 @@ class Link:
         number = message.mid if message.qos else 0
         arrived = Arrived(self._epoch, number, topic, bytes(message.payload), message.retain)
         self._notes.append(arrived)
-
-    def _came(self, message: packets.Published) -> None:
-        try:
-            topic = message.topic.decode()
-        except UnicodeDecodeError:
-            topic = ""
-        number, payload, retained = message.number, message.payload, message.retained
-        self._notes.append(Arrived(self._epoch, number, topic, payload, retained))
-
-    def _published(self, number: int, refused: str | None) -> None:
-        if number in self._unacknowledged:
-            self._unacknowledged.remove(number)
-            self._notes.append(Acknowledged(self._epoch, number, refused))
 
     def _on_disconnect(
         self, _client: object, _data: object, flags: Any, reason: ReasonCode, _p: object

@@ -77,7 +77,7 @@ class _Client:
 class Local:
     """Listens while a `with` lasts; questions are names of `answers`, `watch` and `ABOUT_TASKS`."""
 
-    __slots__ = ("_answers", "_asked", "_clients", "_listener", "_number", "_path")
+    __slots__ = ("_alone", "_answers", "_asked", "_clients", "_listener", "_number", "_path")
 
     def __init__(
         self, settings: config.Socket, answers: dict[str, Callable[[], dict[str, object]]]
@@ -93,6 +93,8 @@ class Local:
         except (OSError, KeyError) as error:
             fault = f"cannot listen on {settings.path}: {error} (the agent does not start)"
             raise ConfigError([fault]) from error
+        # What is wanted while nobody is connected, which is asked for in every turn.
+        self._alone = {self._listener.fileno(): select.POLLIN}
 
     def __enter__(self) -> Local:
         return self
@@ -111,13 +113,13 @@ class Local:
     def wanted(self) -> dict[int, int]:
         """Return the descriptors to wait for and their events."""
         if not self._clients:
-            return {self._listener.fileno(): select.POLLIN}
+            return self._alone
         wanted = {
             fd: select.POLLIN | (select.POLLOUT if client.unread else 0)
             for fd, client in self._clients.items()
         }
         if len(self._clients) < CLIENTS_MAX:
-            wanted[self._listener.fileno()] = select.POLLIN
+            wanted |= self._alone
         return wanted
 
     def serve(self, ready: dict[int, int]) -> None:

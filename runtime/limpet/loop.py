@@ -60,13 +60,12 @@ OUTLIVED = 10
 
 
 def collect() -> None:
-    """Collect the youngest garbage if it is worth it, and what outlived ten such, more rarely.
+    """Collect the youngest garbage, and what outlived ten such collections, more rarely.
 
     What lives is looked at each time, and there may be a thousand tasks.
     """
-    young, middle, old = gc.get_count()
-    if young >= GARBAGE_WORTH_A_COLLECTION:
-        gc.collect(2 if old >= OUTLIVED else 1 if middle >= OUTLIVED else 0)
+    _, middle, old = gc.get_count()
+    gc.collect(2 if old >= OUTLIVED else 1 if middle >= OUTLIVED else 0)
 
 
 class Signals:
@@ -128,7 +127,7 @@ class Loop:
         self._watched: dict[int, int] = {}
         # What the link and the local socket wanted to be watched when `_watched` was worked out.
         self._wishes: tuple[int | None, bool, dict[int, int]] | None = None
-        self._core_fd = core.event_fd()
+        self._core_fd, self._signals_fd = core.event_fd(), signals.fileno()
         self._busy = False
         self._told_phase = ""
         self._draining = False
@@ -149,7 +148,7 @@ class Loop:
         """Wait, then do everything that there is to do once."""
         ready = self._wait()
         now_ms = self._clock.boot_ms()
-        if self._signals.fileno() in ready and self._signals.count():
+        if self._signals_fd in ready and self._signals.count():
             self.restart = False
             self._drain(self._drain_ms)
         self._weigh(now_ms)
@@ -158,9 +157,10 @@ class Loop:
             self._hear(now_ms)
         link_fd = self._link.fileno()
         if link_fd is not None:
-            if ready.get(link_fd, 0) & ~select.POLLOUT or self._link.pending:
+            happened = ready.get(link_fd, 0)
+            if happened & ~select.POLLOUT or self._link.pending:
                 self._link.read(now_ms)
-            if ready.get(link_fd, 0) & select.POLLOUT:
+            if happened & select.POLLOUT:
                 self._link.write(now_ms)
         self._link.tick(now_ms)
         if self._local is not None:
@@ -180,20 +180,22 @@ class Loop:
     def _wait(self) -> dict[int, int]:
         """Return the descriptors that are ready; collect garbage if that has to be waited for."""
         self._watch()
-        ready = self._poller.poll(0)
-        if not ready and not self._link.pending:
+        timeout_ms = 0 if self._link.pending else self._timeout_ms()
+        if timeout_ms and gc.get_count()[0] >= GARBAGE_WORTH_A_COLLECTION:
+            ready = self._poller.poll(0)
+            if ready:
+                return dict(ready)
             collect()
-            ready = self._poller.poll(self._timeout_ms())
-        return dict(ready)
+        return dict(self._poller.poll(timeout_ms))
 
     def _timeout_ms(self) -> int:
-        deadlines = [
+        deadlines = (
             self._link.deadline_ms,
             self._agent.deadline_ms,
             self._health.deadline_ms,
             self._memory.deadline_ms,
             self._farewell_ms,
-        ]
+        )
         due = [deadline for deadline in deadlines if deadline is not None]
         now_ms = self._clock.boot_ms()
         if self._busy:
@@ -208,7 +210,7 @@ class Loop:
         if wishes == self._wishes:
             return
         self._wishes = wishes
-        wanted = {self._signals.fileno(): select.POLLIN, self._core_fd: select.POLLIN, **local}
+        wanted = {self._signals_fd: select.POLLIN, self._core_fd: select.POLLIN, **local}
         if link_fd is not None:
             wanted[link_fd] = select.POLLIN | (select.POLLOUT if writes else 0)
         for fd in self._watched.keys() - wanted.keys():
@@ -254,8 +256,11 @@ class Loop:
             self._note(now_ms)
 
     def _note(self, now_ms: int) -> None:
-        for note in self._link.take():
-            self._agent.noted(note, now_ms, self._clock.wall_ms())
+        notes = self._link.take()
+        if notes:
+            wall_ms = self._clock.wall_ms()
+            for note in notes:
+                self._agent.noted(note, now_ms, wall_ms)
 
     def _submit(self) -> None:
         """Hand items to the core until there are none or it is busy."""

@@ -80,14 +80,15 @@ class Outbox:
         A newer state takes the place of an older one that was not sent; anything that is never
         dropped may push out what is, oldest first.
         """
-        replaced = self._replaced_by(publication)
-        room = replaced is None and self._fits(publication, 0, 0)
-        if not room and not self._make_room(publication, replaced):
+        size_bytes = _size(publication)
+        replaced = self._replaced_by(publication) if self._replaceable else None
+        room = replaced is None and self._fits(1, size_bytes)
+        if not room and not self._make_room(publication, size_bytes, replaced):
             return False
         self._ticket += 1
         self._publications[self._ticket] = publication
-        self._bytes += _size(publication)
-        self._wait(self._ticket)
+        self._bytes += size_bytes
+        self._wait(self._ticket, publication)
         return True
 
     def connected(self, epoch: int) -> None:
@@ -96,8 +97,8 @@ class Outbox:
         self._in_flight.clear()
         self._unsent.clear()
         self._replaceable.clear()
-        for ticket in list(self._publications):
-            self._wait(ticket)
+        for ticket, publication in list(self._publications.items()):
+            self._wait(ticket, publication)
 
     def next(self) -> tuple[int, Publication] | None:
         """Return the oldest unsent publication and its ticket, or None if none may be sent now."""
@@ -108,10 +109,8 @@ class Outbox:
 
     def sent(self, ticket: int, message_id: int) -> None:
         """Note that `next` was handed to the broker under the MQTT message id."""
-        del self._unsent[ticket]
-        publication = self._publications[ticket]
-        self._replaceable.pop((publication.kind, publication.task), None)
         self._in_flight[message_id] = ticket
+        self._wait_no_more(ticket, self._publications[ticket])
 
     def acknowledged(self, epoch: int, message_id: int) -> Publication | None:
         """Note a PUBACK and return what it was for; one of an older connection is ignored."""
@@ -135,16 +134,16 @@ class Outbox:
         kind = "state" if publication.kind == "result" else publication.kind
         return self._replaceable.get((kind, publication.task))
 
-    def _make_room(self, publication: Publication, replaced: int | None) -> bool:
+    def _make_room(self, publication: Publication, size_bytes: int, replaced: int | None) -> bool:
         """Remove what may go for `publication`, `replaced` in any case; False if that is not
         enough, and nothing has changed then.
         """
         victims = self._victims(publication, replaced)
         freed_bytes = sum(_size(self._publications[ticket]) for ticket in victims)
-        if not self._fits(publication, len(victims), freed_bytes):
+        if not self._fits(1 - len(victims), size_bytes - freed_bytes):
             return False
         for ticket in victims:
-            if ticket != replaced and self._fits(publication, 0, 0):
+            if ticket != replaced and self._fits(1, size_bytes):
                 break
             self._remove(ticket)
         return True
@@ -160,13 +159,12 @@ class Outbox:
             ]
         return victims
 
-    def _fits(self, publication: Publication, freed: int, freed_bytes: int) -> bool:
-        count = len(self._publications) - freed + 1
-        size_bytes = self._bytes - freed_bytes + _size(publication)
-        return count <= self._count_max and size_bytes <= self._bytes_max
+    def _fits(self, count: int, size_bytes: int) -> bool:
+        """Say whether there is room for so many more publications, of so many bytes together."""
+        fits = self._bytes + size_bytes <= self._bytes_max
+        return fits and len(self._publications) + count <= self._count_max
 
-    def _wait(self, ticket: int) -> None:
-        publication = self._publications[ticket]
+    def _wait(self, ticket: int, publication: Publication) -> None:
         self._unsent[ticket] = None
         if publication.kind in REPLACED:
             key = publication.kind, publication.task
@@ -178,9 +176,13 @@ class Outbox:
         publication = self._publications.pop(ticket)
         self._bytes -= _size(publication)
         if ticket in self._unsent:
-            del self._unsent[ticket]
-            self._replaceable.pop((publication.kind, publication.task), None)
+            self._wait_no_more(ticket, publication)
         return publication
+
+    def _wait_no_more(self, ticket: int, publication: Publication) -> None:
+        del self._unsent[ticket]
+        if self._replaceable:
+            self._replaceable.pop((publication.kind, publication.task), None)
 
 
 def _size(publication: Publication) -> int:

@@ -6,35 +6,25 @@ which takes some forty times as long for each. Knows no client and no connection
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 PUBLISH, PUBACK = 0x30, 0x40
 # Of the first byte of a PUBLISH: its quality of service, and whether it is or is to be retained.
 QOS, QOS_1, RETAIN = 0x06, 0x02, 0x01
 KIND = 0xF0
 # The first reason of a PUBACK that is a refusal.
 REFUSED = 0x80
-# A length is written in groups of seven bits, the last one below this.
+# A length is written in at most four groups of seven bits, the last one below this.
 MORE = 0x80
-LENGTH_BYTES_MAX = 4
-
-
-class Published(NamedTuple):
-    """A message of QoS 1, to be acknowledged by its number."""
-
-    topic: bytes
-    number: int
-    payload: bytes
-    retained: bool
+LENGTH_BITS = 28
 
 
 def bounds(buffer: bytearray, start: int, end: int) -> tuple[int, int] | None:
     """Return where the body of the packet at `start` begins and ends; None if not all is there."""
-    length, shift = 0, 0
-    for at in range(start + 1, min(end, start + 1 + LENGTH_BYTES_MAX)):
-        byte = buffer[at]
+    length = shift = 0
+    body = start + 1
+    while body < end and shift < LENGTH_BITS:
+        byte = buffer[body]
+        body += 1
         if byte < MORE:
-            body = at + 1
             stop = body + (length | byte << shift)
             return (body, stop) if stop <= end else None
         length |= (byte - MORE) << shift
@@ -42,17 +32,22 @@ def bounds(buffer: bytearray, start: int, end: int) -> tuple[int, int] | None:
     return None
 
 
-def read_publish(first: int, body: bytes, five: bool) -> Published | None:
-    """Read a PUBLISH of QoS 1 without properties; None if it is anything else."""
+def read_publish(first: int, body: bytes, five: bool) -> tuple[int, str, bytes, bool] | None:
+    """Read a PUBLISH of QoS 1 without properties: its number, topic and payload, and whether it was
+    retained; None if it is anything else.
+    """
     if first & (KIND | QOS) != PUBLISH | QOS_1 or len(body) < 2:
         return None
     topic_end = 2 + int.from_bytes(body[:2], "big")
     payload_start = topic_end + (3 if five else 2)
     if topic_end == 2 or len(body) < payload_start or (five and body[payload_start - 1]):
         return None
+    try:
+        topic = body[2:topic_end].decode()
+    except UnicodeDecodeError:
+        return None
     number = int.from_bytes(body[topic_end : topic_end + 2], "big")
-    topic, payload = body[2:topic_end], body[payload_start:]
-    return Published(topic, number, payload, bool(first & RETAIN))
+    return number, topic, body[payload_start:], first & RETAIN != 0
 
 
 def publish(topic: bytes, number: int, payload: bytes, retain: bool, five: bool) -> bytes:

@@ -10,6 +10,7 @@ from limpet.codec import DEPTH_MAX
 from limpet.errors import TaskError, nearest
 from limpet.topics import NAME_ALPHABET
 
+MARK = "${"
 MARKS = ("${steps.", "${task.", "${device.")
 KNOWN = {"task": ("id", "source"), "device": ("name",)}
 STEP_FIELDS = ("outcome", "exit_code", "stdout", "result")
@@ -35,7 +36,7 @@ def compile_input(value: object, where: str, scope: Scope, depth: int = 1) -> ob
     if depth > DEPTH_MAX:
         raise TaskError("too_deep", f"{where}: nests deeper than {DEPTH_MAX}")
     if isinstance(value, str):
-        return _compile_text(value, where, scope)
+        return _compile_text(value, where, scope) if MARK in value else value
     if isinstance(value, list):
         return [
             compile_input(item, f"{where}[{index}]", scope, depth + 1)
@@ -112,12 +113,12 @@ def _compile_text(text: str, where: str, scope: Scope) -> object:
 
 def _next_mark(text: str, position: int) -> tuple[int, str]:
     """Return where the next mark stands and which it is; -1 if there is none."""
-    position = text.find("${", position)
+    position = text.find(MARK, position)
     while position >= 0:
         for mark in MARKS:
             if text.startswith(mark, position):
                 return position, mark
-        position = text.find("${", position + 2)
+        position = text.find(MARK, position + len(MARK))
     return -1, ""
 
 

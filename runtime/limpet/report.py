@@ -109,7 +109,8 @@ def build_result(history: dict[str, Any], bytes_max: int = MESSAGE_BYTES_MAX) ->
 
 
 def _document(kind: str, **fields: object) -> bytes:
-    return encode({**fields, "limpet": VERSION, "kind": kind})
+    fields.update(limpet=VERSION, kind=kind)
+    return encode(fields)
 
 
 def _without_outputs(step: dict[str, Any]) -> dict[str, Any]:

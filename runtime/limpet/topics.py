@@ -50,13 +50,13 @@ def is_prefix(text: object) -> bool:
 
 
 @lru_cache(maxsize=64)
-def build(prefix: str, address: Address) -> str:
-    """Return the topic of `address`; TaskError `topic_invalid` if it is outside the grammar."""
-    parts = [prefix, address.device, address.kind]
-    if address.name:
-        parts.append(address.name)
+def build(prefix: str, device: str, kind: str, name: str) -> str:
+    """Return the topic of an address; TaskError `topic_invalid` if it is outside the grammar."""
+    parts = [prefix, device, kind]
+    if name:
+        parts.append(name)
     topic = "/".join(parts)
-    if parse(prefix, topic) != address:
+    if parse(prefix, topic) != (device, kind, name):
         raise _invalid(topic)
     return topic
 

@@ -29,6 +29,7 @@ use census::{Identity, Leader, Process, carries, census};
 pub(crate) use cgroup::Entrances;
 use cgroup::Hierarchy;
 pub(crate) use footprint::{is_swapping, number};
+use kin::Children;
 pub use kin::become_subreaper;
 use limits::Controllers;
 pub use limits::{Limits, Meter, Usage};
@@ -91,6 +92,7 @@ pub struct Containment {
     controllers: Controllers,
     shared: Option<Shared>,
     leaders: Arc<Leaders>,
+    children: Mutex<Children>,
 }
 
 /// A capped group with the agent and its steps.
@@ -160,6 +162,7 @@ impl Containment {
             controllers,
             shared: None,
             leaders: Arc::default(),
+            children: Mutex::default(),
         })
     }
 

@@ -10,6 +10,7 @@ use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{
     CWD, Mode, OFlags, RawDir, RenameFlags, Stat, flistxattr, fstat, ioctl_getflags, mkdirat,
@@ -31,9 +32,13 @@ const GIVEN_FLAGS: u32 = 0x0008_0000 | 0x1000_0000;
 /// Room for the two names that every directory has, and for one more of any length.
 const NAMES_BYTES: usize = 512;
 
-/// The working directories of this run.
+/// The working directories of this run. Shared by threads, none of which waits for what another does
+/// on the disk.
 #[derive(Debug, Default)]
-pub struct Workplaces {
+pub struct Workplaces(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
     /// Made here, and nobody is left of any attempt that was in it.
     clean: HashSet<PathBuf>,
     spares: Vec<PathBuf>,
@@ -43,35 +48,35 @@ pub struct Workplaces {
 impl Workplaces {
     /// Makes a directory that is missing, as the agent's own. Best effort: who starts a process
     /// makes what is still missing, and tells why not.
-    pub fn make(&mut self, directory: &Path) {
-        if self.clean.contains(directory) {
+    pub fn make(&self, directory: &Path) {
+        if self.known().clean.contains(directory) {
             return;
         }
-        while let Some(spare) = self.spares.pop() {
+        while let Some(spare) = self.pop() {
             match rename(&spare, directory) {
                 Ok(()) => {
-                    self.clean.insert(directory.to_owned());
+                    self.known().clean.insert(directory.to_owned());
                     return;
                 }
                 // An earlier step's, of an earlier run.
-                Err(Errno::EXIST) => return self.spares.push(spare),
+                Err(Errno::EXIST) => return self.known().spares.push(spare),
                 Err(_) => _ = fs::remove_dir_all(spare),
             }
         }
         if mkdirat(CWD, directory, Mode::RWXU).is_ok() {
-            self.clean.insert(directory.to_owned());
+            self.known().clean.insert(directory.to_owned());
         }
     }
 
     /// Somebody may be left of an attempt that was in it, who would find a later task's files.
-    pub fn doubt(&mut self, directory: &Path) {
-        self.clean.remove(directory);
+    pub fn doubt(&self, directory: &Path) {
+        self.known().clean.remove(directory);
     }
 
     /// Ends a working directory: kept under another name, so that nobody takes it for a live one,
     /// or removed, unless a later task can have it.
-    pub fn retire(&mut self, directory: &Path, keep: bool) {
-        let clean = self.clean.remove(directory);
+    pub fn retire(&self, directory: &Path, keep: bool) {
+        let clean = self.known().clean.remove(directory);
         if keep {
             let mut name = directory.as_os_str().to_owned();
             name.push(".");
@@ -82,23 +87,36 @@ impl Workplaces {
         }
     }
 
-    fn set_aside(&mut self, directory: &Path) -> bool {
-        if self.spares.len() == SPARES_MAX || !is_as_made(directory) {
-            return false;
-        }
-        let spare = directory.with_file_name(format!("{SPARE}{}", self.named));
-        self.named += 1;
-        let done = rename(directory, &spare).is_ok();
+    fn set_aside(&self, directory: &Path) -> bool {
+        let Some(name) = self.name() else { return false };
+        let spare = directory.with_file_name(name);
+        let done = is_as_made(directory) && rename(directory, &spare).is_ok();
         if done {
-            self.spares.push(spare);
+            self.known().spares.push(spare);
         }
         done
+    }
+
+    /// That of one spare more, if there is room for it.
+    fn name(&self) -> Option<String> {
+        let mut known = self.known();
+        known.named += 1;
+        (known.spares.len() < SPARES_MAX).then(|| format!("{SPARE}{}", known.named))
+    }
+
+    fn pop(&self) -> Option<PathBuf> {
+        self.known().spares.pop()
+    }
+
+    /// A panic elsewhere leaves whole lists.
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Workplaces {
     fn drop(&mut self) {
-        self.spares.iter().for_each(|spare| _ = fs::remove_dir_all(spare));
+        self.known().spares.iter().for_each(|spare| _ = fs::remove_dir_all(spare));
     }
 }
 
@@ -173,7 +191,7 @@ mod tests {
     fn what_is_as_it_was_made_is_used_again() {
         let root = tempdir().expect("a directory");
         let path = |name: &str| root.path().join(name);
-        let mut places = Workplaces::default();
+        let places = Workplaces::default();
         places.make(&path("s.one"));
         let first = inode(&path("s.one"));
         fs::write(path("s.one").join("file"), "text").expect("written");
@@ -223,15 +241,15 @@ mod tests {
         let root = tempdir().expect("a directory");
         let directory = root.path().join("s.task");
         for (number, change) in CHANGES.into_iter().enumerate() {
-            let mut places = Workplaces::default();
+            let places = Workplaces::default();
             places.make(&directory);
             let changed = change(&directory);
             assert!(changed || number > 2, "{number}");
             places.retire(&directory, false);
             assert!(!directory.exists());
-            assert_eq!(places.spares.is_empty(), changed, "{number}");
+            assert_eq!(places.known().spares.is_empty(), changed, "{number}");
         }
-        let mut places = Workplaces::default();
+        let places = Workplaces::default();
         places.make(&directory);
         places.doubt(&directory);
         places.retire(&directory, false);

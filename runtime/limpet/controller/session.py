@@ -96,7 +96,7 @@ class Session:
 
     def publish(self, address: topics.Address, message: bytes, timeout_s: float) -> None:
         """Publish with QoS 1 and return once the broker has it; LinkError if it does not."""
-        topic = topics.build(self._context.prefix, address)
+        topic = topics.build(self._context.prefix, *address)
         sent = self._client.publish(topic, message, qos=1)
         try:
             sent.wait_for_publish(timeout_s)

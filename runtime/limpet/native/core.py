@@ -99,16 +99,11 @@ class Core:
         """
         if not items:
             return []
-        statuses = self._cross(items)
-        answers: list[LimpetError | None] = []
-        for item, number in zip(items, statuses, strict=True):
-            if number == status.OK:
-                answers.append(None)
-            elif number == status.BUSY:
-                answers.append(status.exception(number, ""))
-            else:
-                answers.append(self._why(item, number, alone=len(items) == 1))
-        return answers
+        alone = len(items) == 1
+        return [
+            None if number == status.OK else self._why(item, number, alone)
+            for item, number in zip(items, self._cross(items), strict=True)
+        ]
 
     def poll(self) -> list[Event]:
         """Take what the core has to tell, at most `BATCH_MAX` events; the event fd says if more."""
@@ -173,27 +168,18 @@ class Core:
     def _cross(self, items: list[Item]) -> list[int]:
         """Lay the items out and hand them over; one crossing."""
         check(len(items) <= BATCH_MAX, "a batch fits the array of items")
-        used = 0
-        for place, item in enumerate(items):
-            length = len(item.text)
-            check(used + length <= BLOB_BYTES, "the texts of a batch fit the blob")
-            self._view[used : used + length] = item.text
-            ITEM.pack_into(
-                self._item_records,
-                place * ITEM.size,
-                item.op,
-                item.flags,
-                item.token,
-                item.target,
-                item.value,
-                used,
-                length,
-                item.digest,
-            )
-            used += length
+        texts = b"".join([item.text for item in items])
+        check(len(texts) <= BLOB_BYTES, "the texts of a batch fit the blob")
+        self._view[: len(texts)] = texts
+        records, place, start = self._item_records, 0, 0
+        for op, token, target, value, flags, text, digest in items:
+            length = len(text)
+            ITEM.pack_into(records, place, op, flags, token, target, value, start, length, digest)
+            place += ITEM.size
+            start += length
         _done(
             lib.limpet_submit(
-                self._handle, self._items, len(items), self._blob, used, self._results
+                self._handle, self._items, len(items), self._blob, len(texts), self._results
             )
         )
         statuses: list[int] = ffi.unpack(self._results, len(items))
@@ -203,6 +189,8 @@ class Core:
         """Return why `item` was not taken. The core keeps only its last error, so an item of a
         batch is handed in again by itself: what it refuses, it refuses by form and policy alone.
         """
+        if number == status.BUSY:
+            return status.exception(number, "")
         if not alone:
             number = self._cross([item])[0]
         return None if number == status.OK else status.exception(number, _last_error())

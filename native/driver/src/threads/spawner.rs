@@ -1,4 +1,5 @@
-//! The spawner's thread: it creates every process, and removes what attempts leave behind.
+//! A spawner's thread: it creates the processes of its attempts, and removes what they leave behind.
+//! There are a few, so that one starts programs while another waits for one to be read.
 //!
 //! It lives as long as the driver, because the parent-death signal of a child is tied to the thread
 //! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
@@ -81,8 +82,13 @@ pub struct Running {
 }
 
 /// Works until `Close` or until nobody can send any more.
-pub fn run(containment: &Arc<Containment>, timer: &Inbox, board: &Board, orders: &Receiver<Order>) {
-    let places = Workplaces::default();
+pub fn run(
+    containment: &Containment,
+    places: &Workplaces,
+    timer: &Inbox,
+    board: &Board,
+    orders: &Receiver<Order>,
+) {
     let mut spawner = Spawner { containment, timer, board, held: HashMap::new(), places };
     let mut rounds = Rounds::new(Instant::now());
     loop {
@@ -133,7 +139,7 @@ struct Spawner<'a> {
     timer: &'a Inbox,
     board: &'a Board,
     held: HashMap<AttemptRef, Held>,
-    places: Workplaces,
+    places: &'a Workplaces,
 }
 
 impl Spawner<'_> {
