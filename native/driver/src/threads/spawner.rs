@@ -5,7 +5,7 @@
 //! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
 //! waiting: those are the timer's, which signals leaders and groups by itself.
 
-use crate::containment::{Cell, Containment, Limits, Meter, Scope};
+use crate::containment::{Cell, Containment, Limits, Meter, Scope, Swept};
 use crate::launch::Launch;
 use crate::memory::{Board, Subject, Watch};
 use crate::quota::{Quota, Rounds};
@@ -134,6 +134,16 @@ struct Held {
     quota: Option<Quota>,
 }
 
+impl Held {
+    /// Before it is told that the attempt is over: its task's directory may then be retired by
+    /// another spawner.
+    fn doubt(&self, places: &Workplaces) {
+        if !self.cell.is_deserted() {
+            places.doubt(&self.directory);
+        }
+    }
+}
+
 struct Spawner<'a> {
     containment: &'a Containment,
     timer: &'a Inbox,
@@ -156,18 +166,17 @@ impl Spawner<'_> {
             }
             Order::Sweep(attempt) => {
                 self.board.forget(attempt);
-                let held = self.held.get_mut(&attempt);
-                let swept = held.map(|held| self.containment.empty(&mut held.cell));
-                let (killed, remaining) =
-                    swept.map_or((0, 0), |swept| (swept.killed, swept.remaining));
+                let (mut killed, mut remaining) = (0, 0);
+                if let Some(held) = self.held.get_mut(&attempt) {
+                    Swept { killed, remaining } = self.containment.empty(&mut held.cell);
+                    held.doubt(self.places);
+                }
                 self.timer.send(Message::Swept { attempt, killed, remaining });
             }
             Order::Forget(attempt) => {
                 self.board.forget(attempt);
                 if let Some(held) = self.held.remove(&attempt) {
-                    if !held.cell.is_deserted() {
-                        self.places.doubt(&held.directory);
-                    }
+                    held.doubt(self.places);
                     self.containment.bury(held.cell);
                 }
             }
