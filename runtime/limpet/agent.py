@@ -505,16 +505,15 @@ class Agent:
         """Take the core's word on each of `items`; True if it was busy and they must wait."""
         busy: list[Item] = []
         for item, answer in zip(items, answers, strict=True):
-            if answer is None:
+            if answer is not None and answer.exit_code == EXIT_TEMPORARY:
+                busy.append(item)
                 continue
+            self._items_bytes -= len(item.text)
             if isinstance(answer, TaskError):
                 self._refused(item, answer)
-            elif answer.exit_code == EXIT_TEMPORARY:
-                busy.append(item)
-            else:
+            elif answer is not None:
                 raise answer
         self._items[: len(items)] = busy
-        self._items_bytes = sum(len(item.text) for item in self._items)
         return bool(busy)
 
     def _ask(self, item: Item) -> None:

@@ -48,8 +48,9 @@ SUBSCRIBING, READY, STOPPED = "subscribing", "ready", "stopped"
 UNSUPPORTED_PROTOCOL = "Unsupported protocol version"
 # Ends before CONNACK after which the other MQTT version is worth a try: some brokers only hang up.
 OTHER_PROTOCOL = ("protocol_unsupported", "closed_by_broker", "closed", "packet_malformed")
-# Publications that may be unacknowledged if the broker says nothing of it (MQTT 5, 3.2.2.3.3).
-SEND_MAXIMUM = 65_535
+# Numbers of publications are 1 to this; so many may be unacknowledged if the broker says nothing
+# of it (MQTT 5, 2.2.1 and 3.2.2.3.3).
+NUMBER_MAX = SEND_MAXIMUM = 65_535
 
 
 class Arrived(NamedTuple):
@@ -115,8 +116,10 @@ class _Client(paho.Client):
 
     def send(self, topic: str, payload: bytes, retain: bool) -> int:
         """Queue a publication and return its number, which no other has now."""
-        while (number := self._mid_generate()) in self.unacknowledged:
+        number = self._last_mid
+        while (number := number % NUMBER_MAX + 1) in self.unacknowledged:
             pass
+        self._last_mid = number
         self.unacknowledged.add(number)
         self.channel.push(packets.publish(topic.encode(), number, payload, retain, self.five))
         return number
