@@ -25,10 +25,11 @@ use crate::budget::{Budget, Caps, OVERSHOOT_BYTES};
 use crate::spawn::MARKER;
 pub use caps::caps_here;
 pub use cell::Cell;
-use census::{Identity, Process, carries, census};
+use census::{Identity, Leader, Process, carries, census};
 pub(crate) use cgroup::Entrances;
 use cgroup::Hierarchy;
 pub(crate) use footprint::{is_swapping, number};
+use kin::Children;
 pub use kin::become_subreaper;
 use limits::Controllers;
 pub use limits::{Limits, Meter, Usage};
@@ -91,6 +92,7 @@ pub struct Containment {
     controllers: Controllers,
     shared: Option<Shared>,
     leaders: Arc<Leaders>,
+    children: Mutex<Children>,
 }
 
 /// A capped group with the agent and its steps.
@@ -116,7 +118,7 @@ struct Target {
     /// Beginning of the environment entry that marks it.
     needle: Vec<u8>,
     groups: Vec<PathBuf>,
-    leader: Option<Identity>,
+    leader: Option<Leader>,
 }
 
 /// What a sweep did.
@@ -160,6 +162,7 @@ impl Containment {
             controllers,
             shared: None,
             leaders: Arc::default(),
+            children: Mutex::default(),
         })
     }
 
@@ -241,7 +244,7 @@ impl Containment {
         let forked = fork();
         if let Ok(leader) = forked {
             self.leaders.lock().insert(leader.as_raw_pid());
-            cell.target.leader = census::read(leader.as_raw_pid()).map(|seen| seen.identity);
+            cell.target.leader = Some(Leader::new(leader.as_raw_pid()));
         }
         self.leaders.forks.fetch_sub(1, Ordering::SeqCst);
         forked
@@ -250,8 +253,9 @@ impl Containment {
     /// Sends `signal` once to everything in the cell except its leader, which the caller signals
     /// by its pidfd.
     pub fn signal(&self, cell: &Cell, signal: Signal) {
+        let leader = cell.target.leader();
         for member in self.members(&cell.target) {
-            if Some(member) != cell.target.leader {
+            if Some(member) != leader {
                 let _ = member.signal(signal);
             }
         }
@@ -284,8 +288,9 @@ impl Containment {
         living.retain(|process| process.alive);
         let grouped: BTreeSet<RawPid> =
             target.groups.iter().flat_map(|group| cgroup::pids(group)).collect();
-        let session = target.leader.filter(|&leader| is_unreaped(leader)).map(|leader| leader.pid);
-        let since = target.leader.map_or(0, |leader| leader.start);
+        let leader = target.leader();
+        let session = leader.filter(|&leader| is_unreaped(leader)).map(|leader| leader.pid);
+        let since = leader.map_or(0, |leader| leader.start);
         let adopting = self.adopting(target);
         let belongs = |process: &Process| {
             let pid = process.identity.pid;
@@ -313,7 +318,7 @@ impl Containment {
     /// not start, in a session of their own. With one attempt alive they can only be of that one
     /// or of an earlier one that hid them; with several they stay until the last one ends.
     fn adopting(&self, target: &Target) -> Option<Adopting> {
-        let leader = target.leader?.pid;
+        let leader = target.leader.as_ref()?.pid;
         if !kin::adopts_orphans() {
             return None;
         }
@@ -355,7 +360,8 @@ impl Containment {
         if remaining == 0 {
             target.groups.iter().for_each(|group| _ = cgroup::remove(group));
         }
-        let stragglers = killed.iter().filter(|&&member| Some(member) != target.leader).count();
+        let leader = target.leader();
+        let stragglers = killed.iter().filter(|&&member| Some(member) != leader).count();
         Swept { killed: count(stragglers), remaining: count(remaining) }
     }
 
@@ -383,6 +389,11 @@ impl Containment {
 }
 
 impl Target {
+    /// The leader, as long as it can be told from who has its pid later.
+    fn leader(&self) -> Option<Identity> {
+        self.leader.as_ref()?.identity()
+    }
+
     /// Processes in its groups, whether a census meets them or not.
     fn population(&self) -> usize {
         self.groups.iter().map(|group| cgroup::pids(group).len()).sum()

@@ -8,11 +8,12 @@ use crate::memory::{Board, Rows};
 use crate::names;
 use crate::plan::Report;
 use crate::settings::{Containing, Settings};
-use crate::spool::{Spool, clear_directories};
+use crate::spool::Spool;
 use crate::store::{Options, Recovered, Store};
 use crate::table::{Table, directory_name};
 use crate::threads::timer::{INBOX_MAX, Inbox, Message, Owner, Parts, Timer};
 use crate::threads::{journal, sampler, spawner};
+use crate::workplaces::{Workplaces, clear_directories};
 use limpet_core::Machine;
 use limpet_core::machine::Stats;
 use limpet_core::record::Record;
@@ -28,8 +29,11 @@ use std::time::Duration;
 
 /// Stack of each thread: no recursion deeper than a bounded JSON document.
 const STACK_BYTES: usize = 512 * 1024;
-/// Messages on their way to the journal or the spawner before the timer keeps them itself.
+/// Messages on their way to the journal or a spawner before the timer keeps them itself.
 const RING_MAX: usize = 256;
+/// Threads that make processes: while one waits for a program to be read and to run, the other has
+/// its turn. More would make nothing sooner on the few processors of a board.
+const SPAWNERS: usize = 2;
 /// Exit code of an agent that met its own mistake: `EX_SOFTWARE` of sysexits(3), as in Python.
 const EXIT_PANICKED: i32 = 70;
 
@@ -119,23 +123,24 @@ impl Driver {
         }
         clear_directories(Path::new(&unstarted.table.task_root), &unstarted.directories);
         let Unstarted { table, host, opened, inbox, asking, stats, timer, journal, .. } = unstarted;
-        let to_timer = inbox.clone();
         let recordings = recordings(settings);
         let board = Arc::new(Board::default());
         let (same, looked_at) = (Arc::clone(&containment), Arc::clone(&board));
-        let to_look_at = Arc::clone(&board);
         let (realtime, (tell, told)) = (settings.realtime, std::sync::mpsc::channel());
-        let threads = vec![
-            thread("limpet-sampler", move || sampler::run(&same, &looked_at))?,
-            thread("limpet-spawner", move || {
-                spawner::run(&containment, &to_timer, &to_look_at, &spawner_orders);
-            })?,
-            thread("limpet-journal", move || journal.run(&journal_orders))?,
-            thread("limpet-timer", move || {
-                let _ = tell.send(timer.raise(realtime));
-                timer.run(&recordings);
-            })?,
-        ];
+        let mut threads = vec![thread("limpet-sampler", move || sampler::run(&same, &looked_at))?];
+        let places = Arc::new(Workplaces::default());
+        for orders in spawner_orders {
+            let (containment, places) = (Arc::clone(&containment), Arc::clone(&places));
+            let (timer, board) = (inbox.clone(), Arc::clone(&board));
+            threads.push(thread("limpet-spawner", move || {
+                spawner::run(&containment, &places, &timer, &board, &orders);
+            })?);
+        }
+        threads.push(thread("limpet-journal", move || journal.run(&journal_orders))?);
+        threads.push(thread("limpet-timer", move || {
+            let _ = tell.send(timer.raise(realtime));
+            timer.run(&recordings);
+        })?);
         let timer = inbox;
         let driver = Driver { table, host, opened, timer, asking, stats, board, threads };
         told.recv().map_err(|cause| failed("start the timer", &cause))??;
@@ -205,7 +210,7 @@ pub(crate) struct Unstarted {
     pub directories: Vec<String>,
 }
 
-type Orders = (Receiver<journal::Order>, Receiver<spawner::Order>, Unstarted);
+type Orders = (Receiver<journal::Order>, Vec<Receiver<spawner::Order>>, Unstarted);
 
 impl Unstarted {
     /// Reads the journal into a machine and puts the parts together. `seed` is of this opening
@@ -247,7 +252,7 @@ impl Unstarted {
         let (asking, requests) = inbox.beside(INBOX_MAX);
         let stats = Arc::new(Mutex::new(Stats::default()));
         let (to_journal, journal_orders) = Patient::new(RING_MAX);
-        let (to_spawner, spawner_orders) = Patient::new(RING_MAX);
+        let (spawners, spawner_orders) = (0..SPAWNERS).map(|_| Patient::new(RING_MAX)).unzip();
         let parts = Parts {
             machine,
             owners,
@@ -256,7 +261,7 @@ impl Unstarted {
             requests,
             host: host.clone(),
             journal: to_journal,
-            spawner: to_spawner,
+            spawners,
             instance,
             tiers,
             stats: Arc::clone(&stats),

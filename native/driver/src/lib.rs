@@ -7,7 +7,7 @@
 //! | from a task to something that may start | [`plan`], [`expand`], [`authorise`], [`prepare`] |
 //! | policy | [`table`] |
 //! | processes | [`launch`], [`spawn`], [`containment`], [`output`], [`memory`] |
-//! | the disk | [`store`], [`history`], [`spool`], [`scan`] |
+//! | the disk | [`store`], [`history`], [`spool`], [`scan`], [`workplaces`] |
 //! | threads | [`threads`], [`driver`] |
 //! | the host | [`host`], [`intake`], [`verdict`], [`ffi`], [`guard`] |
 //! | the broker's connection | [`uplink`] |
@@ -53,3 +53,4 @@ pub mod threads;
 pub mod tools;
 pub mod uplink;
 pub mod verdict;
+pub mod workplaces;

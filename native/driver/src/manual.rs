@@ -52,7 +52,7 @@ pub struct Manual {
     pub(crate) parts: Unstarted,
     at: Arc<AtomicU64>,
     journal_orders: Receiver<journal::Order>,
-    spawner_orders: Receiver<spawner::Order>,
+    spawner_orders: Vec<Receiver<spawner::Order>>,
     effects: Vec<Value>,
 }
 
@@ -135,13 +135,10 @@ impl Manual {
             self.parts.timer.turn();
             self.parts.timer.tell();
             let wrote = self.parts.journal.turn(&self.journal_orders);
-            let mut asked = false;
-            while let Ok(order) = self.spawner_orders.try_recv() {
-                asked = true;
-                self.effects.extend(shown(&order));
-            }
+            let asked: Vec<_> = self.spawner_orders.iter().flat_map(Receiver::try_iter).collect();
+            self.effects.extend(asked.iter().filter_map(shown));
             let due = self.parts.timer.next_deadline().0 <= self.at.load(Ordering::SeqCst);
-            if !wrote && !asked && !due && !self.parts.timer.has_mail() {
+            if !wrote && asked.is_empty() && !due && !self.parts.timer.has_mail() {
                 return;
             }
         }

@@ -10,14 +10,14 @@
 //! every attempt it started would be killed.
 
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{
-    MemfdFlags, OFlags, SealFlags, fchown, fcntl_add_seals, fcntl_getfl, fcntl_setfl,
-};
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fchown, fcntl_add_seals, fcntl_setfl, open};
+use rustix::io::write;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getegid, geteuid, getpid, kill_process,
@@ -44,7 +44,7 @@ const STDIN_BYTES: usize = 64 * 1024;
 /// Largest secret.
 const SECRET_BYTES: u64 = 4096;
 /// When memory runs out, steps go before everything else: the highest there is.
-const OOM_SCORE: &str = "1000";
+const OOM_SCORE: &[u8] = b"1000";
 
 /// Which attempt a process is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,13 +120,14 @@ pub fn spawn(
         .map_err(|cause| failure("containment_failed", "make the control groups", &cause))?;
     let plumb = |cause: io::Error| failure("spawn_failed", "make the descriptors", &cause);
     let pipes = Pipes::new(account.as_ref()).map_err(plumb)?;
-    let stdin = stdin(launch.stdin.as_deref()).map_err(plumb)?;
+    let input = input(launch.stdin.as_deref()).map_err(plumb)?;
     let plan = Plan {
         program,
         environment,
         directory: aside(directory).map_err(plumb)?,
         entrances: cell.entrances(),
-        standard: [stdin, pipes.stdout.1, pipes.stderr.1],
+        input,
+        outputs: [pipes.stdout.1, pipes.stderr.1],
         report: pipes.report.1,
         account,
         data_bytes: containment.backstop_bytes(limits),
@@ -146,7 +147,10 @@ pub fn spawn(
 /// it runs its own program: until then it has as much memory as the agent and would go first.
 /// Best effort: a container may forbid it, and the attempt runs as well without.
 fn raise_oom_score(pid: Pid) {
-    let _ = fs::write(format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero()), OOM_SCORE);
+    let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
+    // Not by std::fs::write, which would have it made.
+    let _ = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        .and_then(|file| write(&file, OOM_SCORE));
 }
 
 /// Read and write ends.
@@ -161,7 +165,7 @@ impl Pipes {
         let pipe = || -> io::Result<(OwnedFd, OwnedFd)> {
             let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
             // Only our end: a program does not expect its output to be non-blocking.
-            fcntl_setfl(&read, fcntl_getfl(&read)? | OFlags::NONBLOCK)?;
+            fcntl_setfl(&read, OFlags::NONBLOCK)?;
             // So that the user may open /dev/stdout again. Who may not give a pipe away may not
             // change its user either, and the child will tell.
             if let Some(account) = account {
@@ -173,9 +177,10 @@ impl Pipes {
     }
 }
 
-/// Nothing, or bytes to read as a file, so that nobody has to write them while the child runs.
-fn stdin(bytes: Option<&[u8]>) -> io::Result<OwnedFd> {
-    let Some(bytes) = bytes else { return aside(File::open("/dev/null")?.into()) };
+/// Standard input: nothing, or bytes to read as a file, so that nobody has to write them while the
+/// child runs.
+fn input(bytes: Option<&[u8]>) -> io::Result<Arc<OwnedFd>> {
+    let Some(bytes) = bytes else { return nothing() };
     if bytes.len() > STDIN_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "standard input is above 64 KiB"));
     }
@@ -185,7 +190,17 @@ fn stdin(bytes: Option<&[u8]>) -> io::Result<OwnedFd> {
     file.rewind()?;
     let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     fcntl_add_seals(&file, seals)?;
-    aside(file.into())
+    aside(file.into()).map(Arc::new)
+}
+
+/// One for all: it has neither a place nor a state that one child could change for another.
+fn nothing() -> io::Result<Arc<OwnedFd>> {
+    static NOTHING: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+    if let Some(nothing) = NOTHING.get() {
+        return Ok(Arc::clone(nothing));
+    }
+    let opened = Arc::new(aside(File::open("/dev/null")?.into())?);
+    Ok(Arc::clone(NOTHING.get_or_init(|| opened)))
 }
 
 fn program(launch: &Launch) -> Result<Strings, SpawnError> {
@@ -245,7 +260,7 @@ fn secret(path: &Path) -> io::Result<Vec<u8>> {
     let refuse = |kind, why| Err(io::Error::new(kind, why));
     // Opening a FIFO would wait for a writer.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?);
+    let file = File::from(open(path, flags, Mode::empty())?);
     if !file.metadata()?.is_file() {
         return refuse(io::ErrorKind::InvalidInput, "it is not a regular file");
     }

@@ -74,32 +74,6 @@ impl Spool {
     }
 }
 
-/// Removes the working directories beneath `root` that belong to no live task and are not kept.
-pub fn clear_directories(root: &Path, live: &[String]) {
-    for path in entries(root) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let kept = path.extension().is_some_and(|extension| extension == KEPT);
-        if !kept && name.is_none_or(|name| !live.contains(&name)) {
-            let _ = fs::remove_dir_all(path);
-        }
-    }
-}
-
-/// What the name of a working directory ends with that was kept on demand.
-const KEPT: &str = "kept";
-
-/// Ends a working directory: removed, or renamed so that nobody takes it for a live one.
-pub fn retire(directory: &Path, keep: bool) {
-    if keep {
-        let mut name = directory.as_os_str().to_owned();
-        name.push(".");
-        name.push(KEPT);
-        let _ = fs::rename(directory, name);
-    } else {
-        let _ = fs::remove_dir_all(directory);
-    }
-}
-
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
     fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
 }

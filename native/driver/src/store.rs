@@ -153,12 +153,15 @@ pub struct Store {
     durable_seq: u64,
     /// The records before `tail` that no commit covers yet, as they are in the segment.
     unsynced: Vec<u8>,
+    /// Bytes of these that the segment was given.
+    flushed: usize,
     stats: Stats,
     failed: Option<String>,
 }
 
 impl Store {
-    /// Writes a record behind the newest one; durable after the next [`commit`](Self::commit).
+    /// Puts a record behind the newest one; durable after the next [`commit`](Self::commit), and
+    /// in memory alone until that or [`flush`](Self::flush).
     ///
     /// A record of task 0 replaces the one of its kind before it. Compacts when the segment is
     /// full, which makes everything so far durable.
@@ -191,16 +194,32 @@ impl Store {
             }
             self.switch(Fate::Spare)?;
         }
-        let start = self.unsynced.len();
         encode_record(&mut self.unsynced, (task, seq, kind), payload, self.active.seal.seed());
-        self.unsynced.extend_from_slice(&END_MARK);
-        let written = self.active.file.write_at(&self.unsynced[start..], self.tail);
-        self.unsynced.truncate(self.unsynced.len() - END_MARK.len());
         let (offset, length) = (self.tail as u32, length as u32);
         self.live.insert(task, seq, live::Place { offset, length, kind });
         self.tail += bytes;
         self.last_seq = seq;
         self.stats.bytes_written += bytes;
+        Ok(())
+    }
+
+    /// Hands every record so far to the system, by one write: they outlive this process, and no
+    /// power cut. A write that fails is never repeated: everything alive moves to the other
+    /// segment.
+    ///
+    /// # Errors
+    /// `Failed`, permanently, when that fails too.
+    pub fn flush(&mut self) -> Result<(), StoreError> {
+        self.check_usable()?;
+        let end = self.unsynced.len();
+        if self.flushed == end {
+            return Ok(());
+        }
+        let offset = self.tail - (end - self.flushed) as u64;
+        self.unsynced.extend_from_slice(&END_MARK);
+        let written = self.active.file.write_at(&self.unsynced[self.flushed..], offset);
+        self.unsynced.truncate(end);
+        self.flushed = end;
         written.or_else(|_| self.replace_poisoned())
     }
 
@@ -212,7 +231,7 @@ impl Store {
     /// # Errors
     /// `Failed`, permanently, when that fails too.
     pub fn commit(&mut self) -> Result<u64, StoreError> {
-        self.check_usable()?;
+        self.flush()?;
         if !self.unsynced.is_empty() {
             match self.active.file.sync() {
                 Ok(()) => self.all_durable(),
@@ -348,6 +367,7 @@ impl Store {
 
     fn all_durable(&mut self) {
         self.unsynced.clear();
+        self.flushed = 0;
         self.unsynced.shrink_to(UNSYNCED_BYTES_KEPT);
         self.durable_seq = self.last_seq;
     }

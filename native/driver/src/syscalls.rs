@@ -2,6 +2,7 @@
 //! process_mrelease(2), kcmp(2), ioprio_set(2) and signal(2); and the numbers of those that are
 //! called by number.
 
+use limpet_core::message::Exit;
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::process::Pid;
 use std::ffi::{CString, c_char, c_int, c_long};
@@ -15,6 +16,7 @@ use number::{IOPRIO_SET, KCMP, WAITID};
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod number {
     pub const CLONE: u16 = 56;
+    pub const RT_SIGACTION: u16 = 13;
     pub const WAITID: u16 = 247;
     pub const KCMP: u16 = 312;
     pub const IOPRIO_SET: u16 = 251;
@@ -22,6 +24,7 @@ pub(crate) mod number {
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod number {
     pub const CLONE: u16 = 220;
+    pub const RT_SIGACTION: u16 = 134;
     pub const WAITID: u16 = 95;
     pub const KCMP: u16 = 272;
     pub const IOPRIO_SET: u16 = 30;
@@ -29,6 +32,7 @@ pub(crate) mod number {
 #[cfg(target_arch = "arm")]
 pub(crate) mod number {
     pub const CLONE: u16 = 120;
+    pub const RT_SIGACTION: u16 = 174;
     pub const WAITID: u16 = 280;
     pub const KCMP: u16 = 378;
     pub const IOPRIO_SET: u16 = 314;
@@ -45,8 +49,15 @@ const KCMP_VM: c_long = 1;
 const P_PID: c_long = 1;
 /// WNOHANG, WEXITED and WNOWAIT: only look, and never wait.
 const PEEK: c_long = 1 | 4 | 0x0100_0000;
-/// `ru_maxrss`, behind two times of two words each.
-const MOST_RESIDENT: usize = 4;
+/// Words of `struct rusage` of the system call: two times, each in seconds and microseconds, then
+/// `ru_maxrss`, and more.
+const USAGE_WORDS: usize = 18;
+/// Numbers of `siginfo_t` (sigaction(2)), and where among them `si_code` and `si_status` are: the
+/// one behind two, the other behind three, a gap where pointers are long, and two more.
+const INFO_NUMBERS: usize = 32;
+const INFO_CODE: usize = 2;
+const INFO_STATUS: usize = if cfg!(target_pointer_width = "64") { 6 } else { 5 };
+const CLD_EXITED: c_int = 1;
 
 // SAFETY: the prototype of libc. Each call made through it is described where it is made.
 unsafe extern "C" {
@@ -118,20 +129,46 @@ pub fn have_one_memory(one: Pid, other: Pid) -> Option<bool> {
     }
 }
 
-/// The most resident bytes that `child`, which is dead and not reaped, or one of those it has
-/// waited for, has had: mapped files included. `None` too if that may be what the agent had when it
-/// forked, for that counts as the child's.
+/// A child that has ended and was not reaped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub exit: Exit,
+    /// Milliseconds of user and of system time that it has taken, with those it has waited for.
+    pub cpu_ms: (u64, u64),
+    most_resident: u64,
+}
+
+/// How `child` has ended, if it has: it stays to be waited for.
 #[must_use]
-pub fn most_resident_bytes(child: Pid) -> Option<u64> {
-    // `struct rusage` of the system call: 18 words.
-    let mut usage = [0 as c_long; 18];
+pub fn ended(child: Pid) -> Option<Ended> {
+    let mut info = [0 as c_int; INFO_NUMBERS];
+    let mut usage = [0 as c_long; USAGE_WORDS];
     let pid = c_long::from(child.as_raw_nonzero().get());
-    let no_info: *mut u8 = ptr::null_mut();
-    // SAFETY: waitid(idtype, id, infop, options, rusage) writes at most 18 words to `usage`, which
-    // has them, and nothing through a null `infop`.
-    let done = unsafe { syscall(WAITID.into(), P_PID, pid, no_info, PEEK, usage.as_mut_ptr()) };
-    let kibibytes = u64::try_from(usage[MOST_RESIDENT]).ok().filter(|_| done == 0)?;
-    Some(kibibytes.saturating_mul(1024)).filter(|&bytes| bytes > own_most_resident_bytes())
+    let (to_info, to_usage) = (info.as_mut_ptr(), usage.as_mut_ptr());
+    // SAFETY: waitid(idtype, id, infop, options, rusage) writes at most 128 bytes to `info` and 18
+    // words to `usage`, which have them.
+    let done = unsafe { syscall(WAITID.into(), P_PID, pid, to_info, PEEK, to_usage) };
+    // It also returns 0 when nobody has ended, and then writes zeroes.
+    if done != 0 || info[INFO_CODE] == 0 {
+        return None;
+    }
+    let status = info[INFO_STATUS];
+    let exit =
+        if info[INFO_CODE] == CLD_EXITED { Exit::Code(status) } else { Exit::Signal(status) };
+    let word = |place: usize| u64::try_from(usage[place]).unwrap_or(0);
+    let ms = |place| word(place).saturating_mul(1000).saturating_add(word(place + 1) / 1000);
+    Some(Ended { exit, cpu_ms: (ms(0), ms(2)), most_resident: word(4).saturating_mul(1024) })
+}
+
+impl Ended {
+    /// The most resident bytes that it, or one of those it has waited for, has had: mapped files
+    /// included. `None` if that may be what the agent had when it forked, for that counts as the
+    /// child's.
+    #[must_use]
+    pub fn most_resident_bytes(&self) -> Option<u64> {
+        Some(self.most_resident).filter(|&bytes| bytes > own_most_resident_bytes())
+    }
 }
 
 /// The most resident bytes that this process has had: `VmHWM` of /proc/self/status (proc(5)).
@@ -160,27 +197,64 @@ mod tests {
         assert!([[Some(true), Some(false)], [None, None]].contains(&told), "{told:?}");
     }
 
+    /// Waits until it has ended, and keeps it.
+    fn await_end(child: &std::process::Child) -> Pid {
+        let pid = Pid::from_child(child);
+        let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
+        rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).expect("it ends");
+        pid
+    }
+
+    fn shell(words: &str) -> std::process::Child {
+        Command::new("/bin/sh").args(["-c", words]).spawn().expect("a child")
+    }
+
     /// A child that is dead is asked twice, and can still be waited for. What it had is told only
     /// if it is more than we ever had.
     #[test]
     fn a_dead_child_is_asked_and_kept() {
         let mut small = Command::new("/bin/true").spawn().expect("a child");
-        let _ = rustix::process::waitid(
-            rustix::process::WaitId::Pid(Pid::from_child(&small)),
-            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
-        );
-        assert_eq!(most_resident_bytes(Pid::from_child(&small)), None);
+        let pid = await_end(&small);
+        assert_eq!(ended(pid).and_then(|it| it.most_resident_bytes()), None);
         assert!(small.wait().expect("kept").success());
         let more = own_most_resident_bytes() + (64 << 20);
-        let fill = format!("head -c {more} /dev/zero | tail -n 1 >/dev/null");
-        let mut child = Command::new("/bin/sh").args(["-c", &fill]).spawn().expect("a child");
-        let pid = Pid::from_child(&child);
-        let ended = rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT;
-        rustix::process::waitid(rustix::process::WaitId::Pid(pid), ended).expect("it ends");
-        let most = most_resident_bytes(pid);
+        let mut child = shell(&format!("head -c {more} /dev/zero | tail -n 1 >/dev/null"));
+        let pid = await_end(&child);
+        let most = ended(pid).and_then(|it| it.most_resident_bytes());
         assert!(most.is_some_and(|bytes| bytes >= more), "{most:?}");
-        assert_eq!(most_resident_bytes(pid), most);
+        assert_eq!(ended(pid).and_then(|it| it.most_resident_bytes()), most);
         assert!(child.wait().expect("kept").success());
-        assert_eq!(most_resident_bytes(pid), None);
+        assert_eq!(ended(pid), None);
+    }
+
+    /// How a child has ended and what it took is what the standard library and /proc say of it.
+    #[test]
+    fn an_end_is_told_as_others_tell_it() {
+        for (words, exit) in [
+            ("exit 7", Exit::Code(7)),
+            ("kill -TERM $$", Exit::Signal(15)),
+            ("i=0; while [ $i -lt 300000 ]; do i=$((i + 1)); done; /bin/true", Exit::Code(0)),
+        ] {
+            let mut child = shell(words);
+            let pid = await_end(&child);
+            let told = ended(pid).expect("it has ended");
+            assert_eq!(told.exit, exit);
+            let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
+            let text = std::fs::read_to_string(path).expect("a zombie has one");
+            let (_, fields) = text.rsplit_once(')').expect("a name");
+            let fields: Vec<u64> =
+                fields.split_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+            let tick_ms = 1000 / rustix::param::clock_ticks_per_second();
+            for (ms, own, others) in [(told.cpu_ms.0, 11, 13), (told.cpu_ms.1, 12, 14)] {
+                // Each of the two is cut off to whole ticks.
+                let least = (fields[own] + fields[others]) * tick_ms;
+                assert!((least..least + 2 * tick_ms + 1).contains(&ms), "{ms} {text}");
+            }
+            child.wait().expect("kept");
+        }
+        let mut alive = shell("exec sleep 60");
+        assert_eq!(ended(Pid::from_child(&alive)), None);
+        alive.kill().expect("alive");
+        alive.wait().expect("ours");
     }
 }

@@ -123,6 +123,7 @@ fn a_journal_is_locked_but_can_be_scanned() {
     let parent = tempfile::tempdir().expect("a directory");
     let (mut store, ..) = open(parent.path(), &options(1)).expect("a new journal");
     store.append(1, 1, 7, &[b"in ", b"parts"]).expect("room");
+    store.flush().expect("sound");
     assert!(matches!(refusal(parent.path()), StoreError::Locked { .. }));
     let bytes = |path: &PathBuf| fs::read(path).expect("a segment");
     let before: Vec<_> = segments(parent.path()).iter().map(bytes).collect();
@@ -201,6 +202,7 @@ fn bounds_are_answers() {
     store.append(1, 3, 0, &[&[3; 40_000]]).expect("room after a compaction");
     store.release(1, 3);
     store.append(1, 4, 0, &[&[4; 50_000]]).expect("room after a compaction");
+    store.flush().expect("sound");
     drop(store);
     let (store, report, _) =
         open(parent.path(), &Options { instance: 2, ..larger }).expect("sound");
@@ -219,6 +221,7 @@ fn the_newest_number_outlives_its_record() {
         store.release(seq, u64::MAX);
     }
     assert_eq!(store.live_bytes(), 0);
+    store.flush().expect("sound");
     drop(store);
     let (_, report, found) = open(parent.path(), &options(2)).expect("a journal");
     assert_eq!((report.last_seq, found.len()), (seq, 1));
@@ -311,6 +314,7 @@ proptest! {
                 }
                 Move::Commit => assert_eq!(store.commit().expect("sound"), seq),
                 Move::Reopen => {
+                    store.flush().expect("sound");
                     drop(store);
                     let (again, report, found) =
                         open(parent.path(), &options(1 + instance as u64)).expect("a journal");

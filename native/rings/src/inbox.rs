@@ -59,6 +59,12 @@ impl<T> Patient<T> {
         }
     }
 
+    /// Whether nothing waits for a flush.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
     /// Whether the last flush found no room for all.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -17,7 +17,7 @@ use super::{Containment, Leaders, Limits, Meter, Swept, Target};
 use crate::spawn::{AttemptName, MARKER};
 
 /// Cells that wait for an attempt.
-const READY_MAX: usize = 4;
+const READY_MAX: usize = 16;
 /// Cached files and the like that an earlier attempt may leave in groups that are used again: of
 /// their next limit one part in so many, and never more than this.
 const LEFT_SHARE: u64 = 16;
@@ -28,7 +28,7 @@ const LEFT_BYTES_MAX: u64 = 1 << 20;
 pub struct Cell {
     pub(super) target: Target,
     meter: Option<Arc<Meter>>,
-    entrances: Arc<Entrances>,
+    pub(super) entrances: Arc<Entrances>,
     leaders: Arc<Leaders>,
     /// The limits that its groups were given last.
     limits: Limits,
@@ -52,12 +52,13 @@ impl Containment {
         // The NUL that ends the entry keeps attempt 1 from matching attempt 10.
         cell.target.needle = format!("{MARKER}={}\0", name.marker()).into_bytes();
         let built = cell.target.groups.len();
-        // Also those that it had: whoever was there as root may have changed them.
-        self.controllers.limit(limits, &mut cell.target.groups)?;
-        cell.limits = *limits;
+        self.controllers.provide(limits, &mut cell.target.groups)?;
         if cell.target.groups.len() > built {
             cell.entrances = Arc::new(Entrances::open(&cell.target.groups)?);
         }
+        // Also those that it had: whoever was there as root may have changed them.
+        self.controllers.limit(limits, &cell.target.groups, &cell.entrances)?;
+        cell.limits = *limits;
         Ok(cell)
     }
 
@@ -87,8 +88,9 @@ impl Containment {
     /// it for an attempt to come.
     pub fn bury(&self, cell: Cell) {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        if let Some(leader) = cell.target.leader.and_then(|leader| Pid::from_raw(leader.pid)) {
-            let _ = waitid(WaitId::Pid(leader), ended);
+        if let Some(leader) = &cell.target.leader {
+            leader.release();
+            let _ = Pid::from_raw(leader.pid).map(|pid| waitid(WaitId::Pid(pid), ended));
         }
         let Some(cell) = cell.renewed() else { return };
         let mut ready = self.ready();
@@ -139,6 +141,11 @@ impl Cell {
         &self.target.groups
     }
 
+    /// Whether it was sure that nobody was left of its attempt when that was looked for last.
+    pub fn is_deserted(&self) -> bool {
+        self.deserted
+    }
+
     /// The ways into its control groups.
     pub(crate) fn entrances(&self) -> Arc<Entrances> {
         Arc::clone(&self.entrances)
@@ -163,6 +170,7 @@ impl Cell {
 
     fn forget_leader(&mut self) {
         if let Some(leader) = self.target.leader.take() {
+            leader.release();
             self.leaders.lock().remove(&leader.pid);
         }
     }

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
 
 use rustix::process::{Pid, PidfdFlags, RawPid, Signal, pidfd_open, pidfd_send_signal};
 
@@ -25,6 +26,33 @@ pub(super) struct Identity {
     pub pid: RawPid,
     /// Clock ticks since boot, as in field 22 of `/proc/PID/stat`.
     pub start: u64,
+}
+
+/// The leader of an attempt, whose start is read by who asks for it first: most attempts end before
+/// anybody has. That is as good as when it was made, for until it is reaped its pid is its own, and
+/// whoever reaps it says so before.
+#[derive(Debug, Clone)]
+pub(super) struct Leader {
+    pub pid: RawPid,
+    start: Arc<OnceLock<Option<u64>>>,
+}
+
+impl Leader {
+    /// One that is not reaped yet.
+    pub fn new(pid: RawPid) -> Leader {
+        Leader { pid, start: Arc::default() }
+    }
+
+    /// `None` where /proc does not tell it, and where nobody has asked before it was reaped.
+    pub fn identity(&self) -> Option<Identity> {
+        let read = || read(self.pid).map(|seen| seen.identity.start);
+        self.start.get_or_init(read).map(|start| Identity { pid: self.pid, start })
+    }
+
+    /// From now on its pid may be another's. Waits for who is just reading.
+    pub fn release(&self) {
+        self.start.get_or_init(|| None);
+    }
 }
 
 /// What one line of `/proc/PID/stat` says.
@@ -169,6 +197,19 @@ mod tests {
         assert!(child.try_wait().expect("a child").is_none(), "the new owner of the pid lives");
         assert!(seen.signal(Signal::KILL).is_some());
         child.wait().expect("a child");
+    }
+
+    /// A leader stays who it was when somebody first asked, and is nobody's once it was let go.
+    #[test]
+    fn a_leader_is_not_mistaken_for_who_has_its_pid_later() {
+        let (mut child, seen) = child();
+        let [asked, unasked] = [(); 2].map(|()| Leader::new(seen.pid));
+        assert_eq!(asked.identity(), Some(seen));
+        [&asked, &unasked].iter().for_each(|leader| leader.release());
+        assert_eq!((asked.identity(), unasked.identity()), (Some(seen), None));
+        child.kill().expect("a child");
+        child.wait().expect("a child");
+        assert_eq!(asked.clone().identity(), Some(seen));
     }
 
     /// A process that has ended, reaped or not, takes no more signals.

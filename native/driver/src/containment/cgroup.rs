@@ -3,15 +3,15 @@
 //! Knows nothing of attempts or of /proc; a process is only a number here.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::fd::OwnedFd;
-use rustix::io::{Errno, write};
+use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::io::{Errno, pread, read, retry_on_intr, write};
 use rustix::process::{RawPid, getpid};
 
 use super::Tier;
@@ -146,7 +146,8 @@ impl Hierarchy {
     }
 }
 
-/// The ways into the groups of one attempt, opened before its process is made.
+/// The groups of one attempt, opened before its process is made: the ways into them, and what they
+/// are looked at and limited by.
 ///
 /// Whoever is moved to another group holds up every fork of the system until all processors have
 /// come by, which takes some ten milliseconds where nobody has done so lately. The kernel knows two
@@ -154,41 +155,101 @@ impl Hierarchy {
 /// groups of version 1 (Linux 5.5).
 #[derive(Debug, Default)]
 pub(crate) struct Entrances {
-    /// The directory of the group of version 2, to be born in.
-    pub birthplace: Option<OwnedFd>,
-    /// Its list of processes, for who was not.
-    processes: Option<OwnedFd>,
-    /// Lists of threads of groups of version 1.
-    threads: Vec<OwnedFd>,
+    groups: Vec<Entrance>,
+}
+
+#[derive(Debug)]
+struct Entrance {
+    directory: OwnedFd,
+    /// Of version 2 that of processes, to read and write; of version 1 that of threads, to write.
+    list: OwnedFd,
+    version: Version,
+}
+
+/// Of control groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    First,
+    Second,
 }
 
 impl Entrances {
     /// Into each of `groups`, of which at most one is of version 2.
     pub(crate) fn open(groups: &[PathBuf]) -> io::Result<Entrances> {
-        let list = |file: PathBuf| OpenOptions::new().write(true).open(file).map(OwnedFd::from);
-        let mut entrances = Entrances::default();
-        for group in groups {
-            match list(group.join("tasks")) {
-                Ok(threads) => entrances.threads.push(threads),
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    entrances.birthplace = Some(File::open(group)?.into());
-                    entrances.processes = Some(list(group.join("cgroup.procs"))?);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(entrances)
+        let groups = groups.iter().map(|group| Entrance::open(group));
+        Ok(Entrances { groups: groups.collect::<io::Result<_>>()? })
+    }
+
+    /// The directory of the group of version 2, to be born in.
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        let mut groups = self.groups.iter();
+        groups.find(|group| group.version == Version::Second).map(|group| group.directory.as_fd())
     }
 
     /// Brings the calling process, which has one thread, into all; into that of version 2 only
     /// unless it `is_inside` already. Allocates nothing.
     pub fn enter(&self, is_inside: bool) -> Result<(), Errno> {
-        let processes = self.processes.iter().filter(|_| !is_inside);
-        for list in processes.chain(&self.threads) {
-            // 0 is the writer itself.
-            write(list, b"0")?;
+        for group in &self.groups {
+            if !(is_inside && group.version == Version::Second) {
+                // 0 is the writer itself.
+                write(&group.list, b"0")?;
+            }
         }
         Ok(())
+    }
+
+    /// Whether all are still there and hold neither a process nor a group.
+    pub(super) fn are_empty(&self) -> bool {
+        self.groups.iter().all(Entrance::is_empty)
+    }
+
+    /// Writes into a file of the group in this place among those it was opened for.
+    pub(super) fn write(&self, place: usize, file: &str, text: &str) -> io::Result<()> {
+        let group = self.groups.get(place).ok_or(ErrorKind::NotFound)?;
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let file = openat(&group.directory, file, flags, Mode::empty())?;
+        // A limit on memory gives way to a signal that comes meanwhile.
+        retry_on_intr(|| write(&file, text.as_bytes()))?;
+        Ok(())
+    }
+
+    /// For a test: it cannot be born there.
+    #[cfg(test)]
+    pub fn misplace(&mut self, elsewhere: OwnedFd) {
+        let mut groups = self.groups.iter_mut();
+        if let Some(group) = groups.find(|group| group.version == Version::Second) {
+            group.directory = elsewhere;
+        }
+    }
+}
+
+impl Entrance {
+    fn open(group: &Path) -> io::Result<Entrance> {
+        let directory = File::open(group)?.into();
+        let open = |file, flags| openat(&directory, file, flags | OFlags::CLOEXEC, Mode::empty());
+        let (list, version) = match open("tasks", OFlags::WRONLY) {
+            Ok(list) => (list, Version::First),
+            Err(Errno::NOENT) => (open("cgroup.procs", OFlags::RDWR)?, Version::Second),
+            Err(errno) => return Err(errno.into()),
+        };
+        Ok(Entrance { directory, list, version })
+    }
+
+    /// The kernel counts the groups in it among its links, beside its own two. A removed group has
+    /// no list any more.
+    fn is_empty(&self) -> bool {
+        let mut some = [0; 1];
+        let listed = match self.version {
+            // Each read from the beginning makes the list anew.
+            Version::Second => pread(&self.list, &mut some, 0),
+            // Who opens it gets it as it is; read again, it is as it was up to a second ago.
+            Version::First => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let list = openat(&self.directory, "cgroup.procs", flags, Mode::empty());
+                list.and_then(|list| read(&list, &mut some))
+            }
+        };
+        listed == Ok(0) && fstat(&self.directory).is_ok_and(|found| found.st_nlink == 2)
     }
 }
 
@@ -239,13 +300,6 @@ pub(super) fn pids(group: &Path) -> BTreeSet<RawPid> {
         pids.extend(members(&group).into_iter().filter(|&pid| pid > 0));
     }
     pids
-}
-
-/// Whether `group` is there and holds neither a process nor a group. The kernel counts the groups
-/// among its links, beside its own two.
-pub(super) fn is_empty(group: &Path) -> bool {
-    fs::metadata(group).is_ok_and(|found| found.nlink() == 2)
-        && read_table(group.join("cgroup.procs")).is_some_and(|table| table.is_empty())
 }
 
 /// The processes in `group` itself.

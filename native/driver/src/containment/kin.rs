@@ -3,36 +3,48 @@
 //!
 //! We are the subreaper of everything that descends from us. So each descendant of a leader that
 //! has ended descends from a child of ours that is no leader; and a child stays in the kernel's
-//! list until we reap it. If the lists hold leaders only, nobody is left. They may miss somebody
-//! only while another is reaped: that is done by the thread that reads them, which also starts
-//! leaders.
+//! list until we reap it. Orphans are given to the thread that lived first, and leaders are started
+//! by others: if its list is empty, nobody is left. It may miss somebody only while another on it
+//! is reaped: who reads it and who reaps wait for each other.
 
-use std::fs;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{MutexGuard, PoisonError};
 
 use rustix::process::{
     Pid, RawPid, Signal, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid,
 };
-use rustix::thread::gettid;
 
-use super::{Cell, Containment, census, cgroup};
+use super::{Cell, Containment, census};
 use crate::spawn::stop_ignoring;
 
 /// Most zombies reaped by one call.
 const REAPED_MAX: usize = 256;
+/// Read of the list of children at once.
+const CHUNK_BYTES: usize = 4096;
 
-/// The children, dead or alive, that we have adopted or that the calling thread has started. `None`
-/// where the kernel keeps no lists (`CONFIG_PROC_CHILDREN`).
-fn children() -> Option<Vec<RawPid>> {
-    // Orphans are given to the thread that lived first; no other forks.
-    let (first, own) = (getpid().as_raw_pid(), gettid().as_raw_pid());
-    let mut found = Vec::new();
-    for thread in [first, own].into_iter().take(1 + usize::from(first != own)) {
-        let list = fs::read_to_string(format!("/proc/self/task/{thread}/children")).ok()?;
-        found.extend(list.split_ascii_whitespace().filter_map(|pid| pid.parse::<RawPid>().ok()));
+/// The kernel's list of the children, dead or alive, of the thread that lived first. Kept open: each
+/// read from the beginning makes the list anew. Locked while it is read, or somebody on it reaped.
+#[derive(Debug, Default)]
+pub(super) struct Children(Option<File>);
+
+impl Children {
+    /// `None` where the kernel keeps no lists (`CONFIG_PROC_CHILDREN`).
+    fn read(&mut self) -> Option<Vec<RawPid>> {
+        if self.0.is_none() {
+            let first = getpid().as_raw_pid();
+            self.0 = File::open(format!("/proc/self/task/{first}/children")).ok();
+        }
+        let list = self.0.as_ref()?;
+        let (mut text, mut chunk) = (Vec::new(), [0; CHUNK_BYTES]);
+        while let count @ 1.. = list.read_at(&mut chunk, text.len() as u64).ok()? {
+            text.extend_from_slice(&chunk[..count]);
+        }
+        let text = std::str::from_utf8(&text).ok()?;
+        Some(text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
     }
-    Some(found)
 }
 
 /// Whether orphaned descendants become our children.
@@ -58,10 +70,12 @@ pub fn become_subreaper() -> io::Result<()> {
 }
 
 impl Containment {
-    /// Children of ours that are no leaders, dead or alive; `None` where that cannot be told.
-    pub(super) fn strays(&self) -> Option<Vec<Pid>> {
-        let children = adopts_orphans().then(children)??;
-        let leaders = self.leaders.if_all_known()?;
+    /// Children of ours that are no leaders, dead or alive; `None` where that cannot be told. A
+    /// leader is on the list only where the first thread has started it: then it is known, for it
+    /// is that thread that asks.
+    fn strays(&self, children: &mut Children) -> Option<Vec<Pid>> {
+        let children = adopts_orphans().then(|| children.read())??;
+        let leaders = self.leaders.lock();
         let strays = children.into_iter().filter(|pid| !leaders.contains(pid));
         Some(strays.filter_map(Pid::from_raw).collect())
     }
@@ -69,15 +83,15 @@ impl Containment {
     /// Whether nobody is left of an attempt whose leader has ended: none of its descendants, and
     /// nobody else in its groups; nor has anybody been adopted. False where that is not sure.
     pub fn is_deserted(&self, cell: &mut Cell) -> bool {
-        let Some(leader) = cell.target.leader else { return false };
+        let Some(leader) = &cell.target.leader else { return false };
         // A dead leader has no children any more: its end has given them to us. Nobody else has its
         // pid, for it is reaped only when its cell is given up.
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let dead = Pid::from_raw(leader.pid)
             .is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
         cell.deserted = dead
-            && self.strays().is_some_and(|strays| strays.is_empty())
-            && cell.target.groups.iter().all(|group| cgroup::is_empty(group));
+            && self.strays(&mut self.children()).is_some_and(|strays| strays.is_empty())
+            && cell.entrances.are_empty();
         cell.deserted
     }
 
@@ -85,9 +99,17 @@ impl Containment {
     /// leader. Nothing else in this process may have children.
     pub fn reap_strays(&self) {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-        let Some(strays) = self.strays().or_else(|| self.dead_strays()) else { return };
+        let mut children = self.children();
+        let Some(strays) = self.strays(&mut children).or_else(|| self.dead_strays()) else {
+            return;
+        };
         let was_reaped = |&pid: &Pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_)));
         let _ = strays.into_iter().filter(was_reaped).take(REAPED_MAX).count();
+    }
+
+    /// A panic elsewhere leaves a list that can be read.
+    fn children(&self) -> MutexGuard<'_, Children> {
+        self.children.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adopted processes that have ended, where the kernel keeps no lists of children.

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::caps;
-use super::cgroup::{self, Hierarchy};
+use super::cgroup::{self, Entrances, Hierarchy, Version};
 use crate::budget::Caps;
 
 /// Period of the scheduler over which processor time is counted, in microseconds: its default.
@@ -37,12 +37,6 @@ impl Limits {
             && earlier.pids.is_none_or(|_| self.pids.is_some())
             && earlier.cpu_milli.is_none_or(|_| self.cpu_milli.is_some())
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    First,
-    Second,
 }
 
 /// A place where groups with one controller can be made.
@@ -103,18 +97,37 @@ impl Controllers {
         Meter::open(&controller.group(groups)?, controller.version).map(Some)
     }
 
-    /// Sets `limits` for the attempt whose groups these are, and adds those that they need.
-    pub fn limit(&self, limits: &Limits, groups: &mut Vec<PathBuf>) -> io::Result<()> {
+    /// Makes the groups that `limits` need of an attempt that has `groups`, and adds them.
+    pub fn provide(&self, limits: &Limits, groups: &mut Vec<PathBuf>) -> io::Result<()> {
+        self.needed(limits).try_for_each(|controller| controller.group(groups).map(|_| ()))
+    }
+
+    /// Sets `limits` in the groups that they need, which are all there and open.
+    pub fn limit(&self, limits: &Limits, groups: &[PathBuf], opened: &Entrances) -> io::Result<()> {
+        let place = |controller: &Controller| groups.iter().position(|it| controller.is_over(it));
+        let write = |controller, file: &str, text: &str| {
+            let place = place(controller).ok_or(io::ErrorKind::NotFound)?;
+            opened.write(place, file, text)
+        };
         if let (Some(controller), Some(pids)) = (&self.pids, limits.pids) {
-            fs::write(controller.group(groups)?.join("pids.max"), pids.to_string())?;
+            write(controller, "pids.max", &pids.to_string())?;
         }
         if let (Some(controller), Some(milli)) = (&self.cpu, limits.cpu_milli) {
-            controller.limit_cpu(&controller.group(groups)?, milli)?;
+            controller.limit_cpu(milli, |file, text| write(controller, file, text))?;
         }
         if let (Some(controller), Some(bytes)) = (&self.memory, limits.memory_bytes) {
-            controller.limit_memory(&controller.group(groups)?, bytes)?;
+            controller.limit_memory(bytes, |file, text| write(controller, file, text))?;
         }
         Ok(())
+    }
+
+    fn needed(&self, limits: &Limits) -> impl Iterator<Item = &Controller> {
+        let set = [
+            (&self.pids, limits.pids.is_some()),
+            (&self.cpu, limits.cpu_milli.is_some()),
+            (&self.memory, limits.memory_bytes.is_some()),
+        ];
+        set.into_iter().filter(|&(_, needed)| needed).filter_map(|(it, _)| it.as_ref())
     }
 
     /// How much memory the kernel lets the agent and its steps have.
@@ -161,10 +174,18 @@ impl Controller {
         Ok(group)
     }
 
+    /// Whether `group` is one of its groups.
+    fn is_over(&self, group: &Path) -> bool {
+        group.parent() == Some(&self.base)
+    }
+
     /// Without swap, and as a whole: a process that goes on after the death of its helper would
     /// only come to a wrong result later. Version 1 knows neither by one word.
-    fn limit_memory(&self, group: &Path, bytes: u64) -> io::Result<()> {
-        let write = |file: &str, text: &str| fs::write(group.join(file), text);
+    fn limit_memory(
+        &self,
+        bytes: u64,
+        write: impl Fn(&str, &str) -> io::Result<()>,
+    ) -> io::Result<()> {
         let bytes = bytes.to_string();
         match self.version {
             Version::Second => {
@@ -182,13 +203,17 @@ impl Controller {
         }
     }
 
-    fn limit_cpu(&self, group: &Path, milli: u32) -> io::Result<()> {
+    fn limit_cpu(
+        &self,
+        milli: u32,
+        write: impl Fn(&str, &str) -> io::Result<()>,
+    ) -> io::Result<()> {
         let quota = (u64::from(milli) * CPU_PERIOD_US / 1000).max(CPU_QUOTA_MIN_US);
         match self.version {
-            Version::Second => fs::write(group.join("cpu.max"), format!("{quota} {CPU_PERIOD_US}")),
+            Version::Second => write("cpu.max", &format!("{quota} {CPU_PERIOD_US}")),
             Version::First => {
-                fs::write(group.join("cpu.cfs_period_us"), CPU_PERIOD_US.to_string())?;
-                fs::write(group.join("cpu.cfs_quota_us"), quota.to_string())
+                write("cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
+                write("cpu.cfs_quota_us", &quota.to_string())
             }
         }
     }
@@ -197,8 +222,6 @@ impl Controller {
 fn optional(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        // The file system of control groups makes no files: creating one is not permitted.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         other => other,
     }
 }

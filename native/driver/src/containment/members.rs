@@ -118,9 +118,10 @@ impl Births {
         let newest = footprint::newest_pid();
         // What a new attempt has started before it was known here was born after its leader.
         let leaders = all.iter_mut().filter_map(|members| {
-            std::mem::take(&mut members.fresh).then_some(members.scope.0.leader).flatten()
+            let leader = members.scope.0.leader.as_ref().map(|leader| leader.pid);
+            std::mem::take(&mut members.fresh).then_some(leader).flatten()
         });
-        let since = leaders.map(|leader| leader.pid).chain(self.newest).min();
+        let since = leaders.chain(self.newest).min();
         if newest.is_some() && newest == since && self.unseen.is_empty() && !self.searches(now) {
             return;
         }
@@ -174,7 +175,7 @@ impl Members {
     /// Only the leader is known at first.
     pub fn new(scope: Scope) -> Members {
         let mut members = Members { scope, known: Vec::new(), births: 0, fresh: true };
-        if let Some(leader) = members.scope.0.leader {
+        if let Some(leader) = members.scope.0.leader() {
             members.add(leader);
         }
         members
@@ -325,14 +326,14 @@ fn is_borrowed(parent: &Status, pid: RawPid, child: &Status) -> bool {
 fn assign(containment: &Containment, mut born: Vec<Process>, all: &mut [&mut Members]) {
     let mut owners: HashMap<RawPid, (usize, u64)> = HashMap::new();
     for (place, members) in all.iter().enumerate().filter(|(_, members)| !members.is_grouped()) {
-        let leader = members.scope.0.leader;
+        let leader = members.scope.0.leader();
         let known = members.known.iter().map(|member| member.identity).chain(leader);
         owners.extend(known.map(|one| (one.pid, (place, one.start))));
     }
     let leaders: HashMap<RawPid, usize> = all
         .iter()
         .enumerate()
-        .filter_map(|(place, members)| Some((members.scope.0.leader?.pid, place)))
+        .filter_map(|(place, members)| Some((members.scope.0.leader()?.pid, place)))
         .collect();
     born.retain(|process| process.alive);
     // A child may have been met before its parent: until nobody finds its place any more.

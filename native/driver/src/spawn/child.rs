@@ -1,17 +1,18 @@
 //! Decides what a child does before it runs its program. Everything it needs was made before it:
-//! here nothing allocates, locks or reads the environment, nor changes memory of the agent's.
+//! here nothing allocates, locks or reads the environment, nor changes memory of the agent's, but
+//! for the word that it leaves.
 //!
 //! Knows nothing of launches or policies.
 
-use std::ffi::{CString, c_char, c_int, c_uint};
-use std::fs::File;
-use std::io::{self, Read};
+use std::ffi::{CString, c_char, c_int, c_long, c_uint};
+use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::fs::Mode;
-use rustix::io::{Errno, dup2, fcntl_dupfd_cloexec, write};
+use rustix::io::{Errno, dup2, fcntl_dupfd_cloexec, read, retry_on_intr, write};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, fchdir, getppid, getrlimit,
@@ -22,6 +23,7 @@ use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, se
 use super::account::Account;
 use super::clone::{Memory, clone};
 use crate::containment::Entrances;
+use crate::syscalls::number::RT_SIGACTION;
 
 /// The descriptor that a child reports on.
 pub(super) const REPORT_FD: RawFd = 3;
@@ -29,9 +31,6 @@ pub(super) const REPORT_FD: RawFd = 3;
 const SIGNALS: c_int = 64;
 /// Of a step whose memory is looked at, as nice(1) counts it: half of what there is.
 const NICE: i32 = 10;
-/// What a child that could not run its program sends back: the stage, and errno in two bytes (the
-/// kernel's are below 4096).
-const FAILURE_BYTES: usize = 3;
 
 /// What can fail before the program runs, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +54,10 @@ pub(super) struct Plan {
     /// Working directory.
     pub directory: OwnedFd,
     pub entrances: Arc<Entrances>,
-    /// Standard input, output and error.
-    pub standard: [OwnedFd; 3],
+    /// Standard input, which may be everybody's.
+    pub input: Arc<OwnedFd>,
+    /// Standard output and error.
+    pub outputs: [OwnedFd; 2],
     pub report: OwnedFd,
     pub account: Option<Account>,
     /// Most private writable memory of each process, in bytes.
@@ -99,6 +100,7 @@ unsafe extern "C" {
     safe fn sigprocmask(how: c_int, set: &SignalSet, old: Option<&mut SignalSet>) -> c_int;
     safe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int;
     safe fn _exit(status: c_int) -> !;
+    fn syscall(number: c_long, ...) -> c_long;
     fn execve(
         path: *const c_char,
         argv: *const *const c_char,
@@ -122,22 +124,52 @@ pub(super) fn aside(descriptor: OwnedFd) -> io::Result<OwnedFd> {
     Ok(fcntl_dupfd_cloexec(descriptor, REPORT_FD + 1)?)
 }
 
+/// Whether children run in our memory, as one has proved: then we wait until each has run its
+/// program or ended, and see what it has left. An emulator of processors, and valgrind, make a fork
+/// of such a child and go on at once.
+static ARE_SEEN: AtomicBool = AtomicBool::new(false);
+
 /// Starts the program of `plan`, and returns once it runs.
 pub(super) fn start(plan: Plan) -> Result<Pid, (Stage, io::Error)> {
     let plumb = |cause| (Stage::Descriptors, cause);
-    let (told, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|errno| plumb(errno.into()))?;
-    let mut child = Child { plan, tell: aside(tell).map_err(plumb)?, is_inside: true };
+    let is_seen = plan.memory() == Memory::Shared && ARE_SEEN.load(Ordering::Relaxed);
+    let pipe = || -> io::Result<_> {
+        let (told, tell) = pipe_with(PipeFlags::CLOEXEC)?;
+        Ok((told, aside(tell)?))
+    };
+    let (told, tell) = (!is_seen).then(pipe).transpose().map_err(plumb)?.unzip();
+    let mut child = Child { plan, tell, left: AtomicU32::new(0), is_inside: true };
     let started = blocking_signals(|| child.start());
-    // Its write end: now only the child has one, until it runs its program.
+    let mut left = child.left.load(Ordering::Relaxed);
+    ARE_SEEN.fetch_or(left != 0, Ordering::Relaxed);
+    // Its write end, too: now only the child has one, until it runs its program.
     drop(child);
     let pid = started.map_err(|cause| (Stage::Clone, cause))?;
-    let mut failure = Vec::new();
-    let read = File::from(told).read_to_end(&mut failure);
-    let Ok([stage, errno @ ..]) = <[u8; FAILURE_BYTES]>::try_from(failure) else {
-        return read.map(|_| pid).map_err(plumb);
-    };
+    if let Some(told) = told {
+        let mut word = [0; 4];
+        // One that is begun comes whole; none, when the program runs.
+        retry_on_intr(|| read(&told, &mut word)).map_err(|errno| plumb(errno.into()))?;
+        left = u32::from_le_bytes(word);
+    }
+    let Some(failure) = failure(left) else { return Ok(pid) };
     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
-    Err((Stage::of(stage), io::Error::from_raw_os_error(u16::from_ne_bytes(errno).into())))
+    Err(failure)
+}
+
+/// What a child has left that is about to run its program.
+const BEGUN: u32 = 1 << 24;
+
+/// What one leaves that could not: also the stage, and errno in two bytes (the kernel's are below
+/// 4096).
+fn word(stage: Stage, errno: Errno) -> u32 {
+    let errno = u16::try_from(errno.raw_os_error()).unwrap_or(u16::MAX);
+    BEGUN | u32::from(errno) << 8 | stage as u32
+}
+
+fn failure(word: u32) -> Option<(Stage, io::Error)> {
+    let [stage, low, high, _] = word.to_le_bytes();
+    let errno = u16::from_le_bytes([low, high]);
+    Some((Stage::of(stage)?, io::Error::from_raw_os_error(errno.into())))
 }
 
 /// No handler of ours may run in a child that has our memory.
@@ -150,36 +182,36 @@ fn blocking_signals<T>(act: impl FnOnce() -> T) -> T {
 }
 
 impl Stage {
-    fn of(number: u8) -> Stage {
+    /// `None` for what no child can fail at.
+    fn of(number: u8) -> Option<Stage> {
         use Stage::{
             Containment, Descriptors, Directory, Execute, Parent, Privileges, Session, User,
         };
         [Session, Containment, Descriptors, User, Directory, Privileges, Parent, Execute]
             .into_iter()
             .find(|&stage| stage as u8 == number)
-            .unwrap_or(Stage::Clone)
     }
 }
 
 /// What a child finds.
 struct Child {
     plan: Plan,
-    /// Where it says why it could not run its program.
-    tell: OwnedFd,
+    /// Where it says why it could not run its program, unless we see it.
+    tell: Option<OwnedFd>,
+    /// A [`word`], or nothing yet.
+    left: AtomicU32,
     /// Whether it was born in its group of version 2.
     is_inside: bool,
 }
 
 impl Child {
     fn start(&mut self) -> io::Result<Pid> {
-        // Between its change of user and its program, whoever is that user could reach the
-        // agent's memory through the child.
-        let copies = self.plan.account.is_some();
-        let memory = if copies { Memory::Copied } else { Memory::Shared };
-        if let Some(group) = &self.plan.entrances.birthplace {
+        let memory = self.plan.memory();
+        if let Some(group) = self.plan.entrances.birthplace() {
             // SAFETY: `run` makes system calls only and ends in exec or exit; it neither allocates
-            // nor takes a lock nor changes what we have. Signals are blocked.
-            let born = unsafe { clone(memory, Some(group.as_fd()), run, self) };
+            // nor takes a lock, and of what we have it changes `left` only, which is atomic.
+            // Signals are blocked.
+            let born = unsafe { clone(memory, Some(group), run, self) };
             // Containers commonly forbid clone3; nothing is lost but time.
             match born.as_ref().map_err(Errno::from_io_error) {
                 Ok(_) | Err(Some(Errno::AGAIN | Errno::NOMEM)) => return born,
@@ -194,12 +226,16 @@ impl Child {
 
 /// Becomes the program, or tells why not and ends.
 extern "C" fn run(child: &Child) -> ! {
+    child.left.store(BEGUN, Ordering::Relaxed);
     let (stage, errno) = match child.prepare() {
         Ok(()) => (Stage::Execute, child.plan.execute()),
         Err(failed) => failed,
     };
-    let [low, high] = u16::try_from(errno.raw_os_error()).unwrap_or(u16::MAX).to_ne_bytes();
-    let _ = write(&child.tell, &[stage as u8, low, high]);
+    let word = word(stage, errno);
+    child.left.store(word, Ordering::Relaxed);
+    if let Some(tell) = &child.tell {
+        let _ = write(tell, &word.to_le_bytes());
+    }
     _exit(1)
 }
 
@@ -229,6 +265,12 @@ impl Child {
 }
 
 impl Plan {
+    /// Between its change of user and its program, whoever is that user could reach the agent's
+    /// memory through the child.
+    fn memory(&self) -> Memory {
+        if self.account.is_some() { Memory::Copied } else { Memory::Shared }
+    }
+
     /// Best effort: a backstop for when the limit itself cannot be kept. Never above what the agent
     /// itself may have. Where it is needed somebody looks at what the attempt has, and must come
     /// before it on a busy processor.
@@ -245,8 +287,8 @@ impl Plan {
     /// Puts them on 0 to 3, and closes all after that at exec. What the agent has on 3 is only
     /// closed in the child.
     fn place_descriptors(&self) -> Result<(), Errno> {
-        let [input, output, error] = &self.standard;
-        for (number, descriptor) in (0..).zip([input, output, error, &self.report]) {
+        let [output, error] = &self.outputs;
+        for (number, descriptor) in (0..).zip([&self.input, output, error, &self.report]) {
             // SAFETY: nobody else in this process has anything on that number, and it is not closed
             // because this is never dropped. dup2 takes one that is not open, too.
             let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
@@ -270,9 +312,15 @@ impl Plan {
 
 /// A program expects the defaults; what the agent ignores or blocks would be inherited.
 fn reset_signals() {
+    // Zero is the default, without flags or mask, however an architecture orders them.
+    let (default, old) = ([0_u64; 8], std::ptr::null::<u64>());
     for number in 1..=SIGNALS {
-        // Refused for KILL, STOP and libc's own two, whose dispositions nobody can change.
-        signal(number, SIG_DFL);
+        let (call, number) = (c_long::from(RT_SIGACTION), c_long::from(number));
+        // SAFETY: rt_sigaction(number, new, old, 8) reads a sigaction, which is shorter, at
+        // `default`, and writes nothing through a null `old`. It is refused for KILL and STOP,
+        // whose dispositions nobody can change. The child's dispositions are its own; libc, whose
+        // two are among them, is not called any more for what they are for.
+        unsafe { syscall(call, number, default.as_ptr(), old, size_of::<u64>()) };
     }
     sigprocmask(SIG_SETMASK, &[0; 16], None);
 }
@@ -294,9 +342,45 @@ mod tests {
     use crate::containment::{Containment, Limits};
     use crate::spawn::AttemptName;
     use rustix::process::getpid;
+    use std::fs::File;
+    use std::io::Read;
 
     fn open(path: &str) -> OwnedFd {
         aside(File::options().read(true).open(path).expect(path).into()).expect("a descriptor")
+    }
+
+    fn words(words: &[&str]) -> Strings {
+        Strings::new(words.iter().map(|&it| CString::new(it).expect("text")).collect())
+    }
+
+    fn plan(program: &[&str], output: OwnedFd, entrances: Entrances) -> Plan {
+        Plan {
+            program: words(program),
+            environment: words(&[]),
+            directory: open("/"),
+            entrances: Arc::new(entrances),
+            input: Arc::new(open("/dev/null")),
+            outputs: [output, open("/dev/null")],
+            report: open("/dev/null"),
+            account: None,
+            data_bytes: None,
+            parent: getpid(),
+        }
+    }
+
+    /// Why a program did not run is told whether the child's memory is ours or, as far as is known,
+    /// is not. What is learned of that stays.
+    #[test]
+    fn a_failure_is_told_either_way() {
+        let missing = |is_seen| {
+            ARE_SEEN.store(is_seen, Ordering::Relaxed);
+            let plan = plan(&["/nowhere/at/all"], open("/dev/null"), Entrances::default());
+            let (stage, cause) = start(plan).expect_err("there is no such program");
+            (stage, cause.raw_os_error())
+        };
+        let told = (Stage::Execute, Some(Errno::NOENT.raw_os_error()));
+        assert_eq!([missing(false), missing(true)], [told, told]);
+        assert!(ARE_SEEN.load(Ordering::Relaxed));
     }
 
     /// A child whose agent may not say where it is to be born goes there itself.
@@ -308,26 +392,13 @@ mod tests {
             let name = AttemptName { instance: instance.clone(), task: 1, step: 0, attempt: 1 };
             let mut cell = containment.create(&name, &Limits::default()).expect("a cell");
             let mut entrances = Entrances::open(cell.groups()).expect("they are there");
-            if !birthplace && entrances.birthplace.is_some() {
+            if !birthplace {
                 // No group, so clone3 refuses it.
-                entrances.birthplace = Some(open("/tmp"));
+                entrances.misplace(open("/tmp"));
             }
             let (told, tell) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
             let tell = aside(tell).expect("a descriptor");
-            let words = |words: &[&str]| {
-                Strings::new(words.iter().map(|&it| CString::new(it).expect("text")).collect())
-            };
-            let plan = Plan {
-                program: words(&["/bin/cat", "/proc/self/cgroup"]),
-                environment: words(&[]),
-                directory: open("/"),
-                entrances: Arc::new(entrances),
-                standard: [open("/dev/null"), tell, open("/dev/null")],
-                report: aside(File::create("/dev/null").expect("it").into()).expect("one"),
-                account: None,
-                data_bytes: None,
-                parent: getpid(),
-            };
+            let plan = plan(&["/bin/cat", "/proc/self/cgroup"], tell, entrances);
             let pid = containment.start(&mut cell, || start(plan)).expect("a child");
             let mut text = String::new();
             File::from(told).read_to_string(&mut text).expect("what it says");

@@ -23,14 +23,20 @@ pub(super) fn open(path: &Path, account: Option<&Account>) -> io::Result<OwnedFd
     else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not an absolute path"));
     };
-    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let parent = openat(CWD, parent, flags | OFlags::PATH, Mode::empty())?;
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY | OFlags::NOFOLLOW;
+    // Nearly always there: made by an earlier step, or ahead. Without a slash at its end, which
+    // would have a link followed.
+    match openat(CWD, parent.join(name), flags, Mode::empty()) {
+        Err(Errno::NOENT) => {}
+        opened => return Ok(opened?),
+    }
+    let parent_flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
+    let parent = openat(CWD, parent, parent_flags, Mode::empty())?;
     let made = match mkdirat(&parent, name, Mode::RWXU) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
         Err(errno) => return Err(errno.into()),
     };
-    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW;
     let directory = openat(&parent, name, flags, Mode::empty())?;
     if let (true, Some(account)) = (made, account) {
         fchown(&directory, Some(account.uid), Some(account.gid)).inspect_err(|_| {

@@ -73,6 +73,7 @@ impl Store {
             last_seq: tail.last_seq,
             durable_seq: tail.last_seq,
             unsynced: Vec::new(),
+            flushed: 0,
             stats: Stats::default(),
             failed: None,
         };

@@ -128,6 +128,7 @@ impl Model {
             for bytes in [9000, 0, 700, 3001] {
                 self.append(store, task, bytes)?;
             }
+            store.flush()?;
             self.append(store, 0, 64)?;
             self.committed = store.commit()?;
             let mut payload = Vec::new();

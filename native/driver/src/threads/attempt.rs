@@ -8,12 +8,12 @@ use crate::names::pack_attempt;
 use crate::output::{HeadTail, Parts, ReportLines, ReportSummary};
 use crate::prepare::Spec;
 use crate::quota::Quota;
-use crate::syscalls;
+use crate::syscalls::{self, Ended};
 use crate::threads::spawner::Running;
 use crate::threads::vigil::{Vigil, Watched};
 use limpet_core::message::{AttemptRef, Exit, Outcome, Signal};
 use limpet_core::record::Record;
-use rustix::process::{Pid, WaitId, WaitIdOptions, kill_process_group, pidfd_send_signal, waitid};
+use rustix::process::{Pid, kill_process_group, pidfd_send_signal};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
@@ -216,27 +216,21 @@ impl Live {
     /// buries it: its pid names the session in which its descendants are looked for.
     pub fn notice_exit(&mut self, buffer: &mut [u8], now_ms: u64, wall_ms: u64) -> bool {
         let Some(pid) = self.pid else { return false };
-        let peek = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let Ok(Some(status)) = waitid(WaitId::Pid(pid), peek) else { return false };
         if self.exit.is_some() {
             return false;
         }
-        self.cpu_ms = cpu_ms(pid);
-        let ended = if status.exited() {
-            Exit::Code(status.exit_status().unwrap_or(-1))
-        } else {
-            Exit::Signal(status.terminating_signal().unwrap_or(0))
-        };
+        let Some(ended) = syscalls::ended(pid) else { return false };
+        self.cpu_ms = ended.cpu_ms;
         // Before it is judged: its last words may say why it failed.
         for pipe in 0..3 {
             self.read(pipe, buffer, now_ms);
         }
-        let exit = match self.exceeded(pid, ended) {
+        let exit = match self.exceeded(pid, &ended) {
             Some(detail) => {
                 self.reason = Some(("memory_exceeded".to_owned(), detail));
                 Exit::OutOfMemory
             }
-            None => ended,
+            None => ended.exit,
         };
         (self.exit, self.ended_ms) = (Some(exit), wall_ms);
         self.pidfd = None;
@@ -255,7 +249,7 @@ impl Live {
     /// that is more than the agent had), or after it has said so. It is not known of one that says
     /// nothing and asked for more than all of it at once, nor of one that nobody has waited for
     /// while the sampler was held up; those end as `failed` or `killed`.
-    fn exceeded(&mut self, pid: Pid, ended: Exit) -> Option<String> {
+    fn exceeded(&mut self, pid: Pid, ended: &Ended) -> Option<String> {
         self.usage = match self.meter.take() {
             Some(meter) => meter.read(),
             None => Usage { peak_bytes: self.watch.peak_bytes(), kills: 0 },
@@ -263,7 +257,7 @@ impl Live {
         let limit = self.limits().memory_bytes?;
         let cannot = format!("cannot stay within {limit} bytes");
         if self.usage.kills > 0 {
-            return Some(format!("{cannot}: the kernel killed {}", self.killed(pid, ended)));
+            return Some(format!("{cannot}: the kernel killed {}", self.killed(pid, ended.exit)));
         }
         if let Some(excess) = self.watch.excess() {
             let (one, all) = (&excess.largest, excess.bytes);
@@ -272,7 +266,7 @@ impl Live {
                 one.name, one.pid, one.bytes
             ));
         }
-        let backstop = self.backstop_bytes.filter(|_| ended != Exit::Code(0))?;
+        let backstop = self.backstop_bytes.filter(|_| ended.exit != Exit::Code(0))?;
         if let Some(one) = self.watch.starved() {
             return Some(format!(
                 "{cannot}: {} (pid {}) had reserved {} of at most {backstop} bytes \
@@ -280,7 +274,7 @@ impl Live {
                 one.name, one.pid, one.data
             ));
         }
-        let most = syscalls::most_resident_bytes(pid).filter(|&most| most >= backstop / 8 * 7);
+        let most = ended.most_resident_bytes().filter(|&most| most >= backstop / 8 * 7);
         if let Some(most) = most {
             self.usage.peak_bytes = self.usage.peak_bytes.max(Some(most));
             return Some(format!(
@@ -454,18 +448,4 @@ fn complaint(said: &Parts) -> Option<&'static str> {
 
 fn told(parts: &Parts) -> Output<'_> {
     Output { head: &parts.head, tail: &parts.tail, bytes: parts.bytes }
-}
-
-/// User and system time of a dead process and the children it has waited for, in ms; from fields 14
-/// to 17 of `/proc/PID/stat` (proc(5)), which a zombie still has.
-fn cpu_ms(pid: Pid) -> (u64, u64) {
-    let path = format!("/proc/{}/stat", pid.as_raw_nonzero());
-    let Ok(text) = std::fs::read_to_string(path) else { return (0, 0) };
-    let Some((_, rest)) = text.rsplit_once(')') else { return (0, 0) };
-    let fields: Vec<u64> = rest.split_whitespace().map(|f| f.parse().unwrap_or(0)).collect();
-    let sum = |a: usize, b: usize| {
-        let ticks = fields.get(a).unwrap_or(&0) + fields.get(b).unwrap_or(&0);
-        ticks * 1000 / rustix::param::clock_ticks_per_second().max(1)
-    };
-    (sum(11, 13), sum(12, 14))
 }

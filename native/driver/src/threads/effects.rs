@@ -32,16 +32,16 @@ impl Timer {
                     if let Some(live) = self.live_of(attempt) {
                         live.late_us = due.map(|due| now.0.saturating_sub(due.0) / 1_000);
                     }
-                    self.parts.spawner.send(spawner::Order::Signal { attempt, signal });
+                    self.spawner_of(attempt).send(spawner::Order::Signal { attempt, signal });
                 }
                 Effect::Sweep(attempt) => {
-                    self.parts.spawner.send(spawner::Order::Sweep(attempt));
+                    self.spawner_of(attempt).send(spawner::Order::Sweep(attempt));
                 }
                 Effect::Discard(attempt) => {
                     if self.live_of(attempt).is_some() {
                         self.live[attempt.slot as usize] = None;
                     }
-                    self.parts.spawner.send(spawner::Order::Forget(attempt));
+                    self.spawner_of(attempt).send(spawner::Order::Forget(attempt));
                 }
                 Effect::Release { task, keep_from } => {
                     self.parts.journal.send(journal::Order::Release { task, keep_from });
@@ -81,7 +81,8 @@ impl Timer {
                 let (limits, quota) = (live.limits(), live.quota(&launch.directory));
                 let launch = Box::new(launch);
                 let order = spawner::Order::Spawn { attempt, name, launch, limits, quota };
-                self.parts.spawner.send(order);
+                self.spawner_of(attempt).send(order);
+                self.gather.asked();
             }
             Some(work @ (Work::Publish { .. } | Work::Reboot)) => {
                 let text = super::telling::host_work(&work);

@@ -239,13 +239,15 @@ impl Journal {
         self.host.push(Told::Recorded { text: text.to_string() });
     }
 
+    /// Ends a turn: what it wrote goes to the system, and to the disk if somebody waits for that.
     fn commit(&mut self) {
-        if !std::mem::take(&mut self.awaited) {
-            return;
-        }
-        match self.store.commit() {
-            Ok(seq) => self.timer.send(Message::Durable(seq)),
-            Err(cause) => self.timer.send(Message::StoreFailed(cause.to_string())),
+        let done = if std::mem::take(&mut self.awaited) {
+            self.store.commit().map(|seq| self.timer.send(Message::Durable(seq)))
+        } else {
+            self.store.flush()
+        };
+        if let Err(cause) = done {
+            self.timer.send(Message::StoreFailed(cause.to_string()));
         }
     }
 

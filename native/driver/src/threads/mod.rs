@@ -7,6 +7,7 @@
 
 pub mod attempt;
 mod effects;
+mod gather;
 pub mod journal;
 mod offers;
 mod pretence;

@@ -29,6 +29,7 @@ impl Timer {
     /// For a made-up world: a process of this attempt runs.
     pub(crate) fn pretend_start(&mut self, attempt: AttemptRef) {
         let wall_ms = self.parts.clock.wall_ms();
+        self.gather.answered();
         if let Some(live) = self.live_of(attempt) {
             live.started_ms = wall_ms;
             self.feed(Input::Spawned(attempt));

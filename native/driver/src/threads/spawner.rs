@@ -1,4 +1,5 @@
-//! The spawner's thread: it creates every process, and removes what attempts leave behind.
+//! A spawner's thread: it creates the processes of its attempts, and removes what they leave behind.
+//! There are a few, so that one starts programs while another waits for one to be read.
 //!
 //! It lives as long as the driver, because the parent-death signal of a child is tied to the thread
 //! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
@@ -9,8 +10,8 @@ use crate::launch::Launch;
 use crate::memory::{Board, Subject, Watch};
 use crate::quota::{Quota, Rounds};
 use crate::spawn::{AttemptName, SpawnError, spawn};
-use crate::spool;
 use crate::threads::timer::{Inbox, Message};
+use crate::workplaces::Workplaces;
 use limpet_core::message::{AttemptRef, Signal};
 use rustix::fd::OwnedFd;
 use rustix::process::Pid;
@@ -81,8 +82,14 @@ pub struct Running {
 }
 
 /// Works until `Close` or until nobody can send any more.
-pub fn run(containment: &Arc<Containment>, timer: &Inbox, board: &Board, orders: &Receiver<Order>) {
-    let mut spawner = Spawner { containment, timer, board, held: HashMap::new() };
+pub fn run(
+    containment: &Containment,
+    places: &Workplaces,
+    timer: &Inbox,
+    board: &Board,
+    orders: &Receiver<Order>,
+) {
+    let mut spawner = Spawner { containment, timer, board, held: HashMap::new(), places };
     let mut rounds = Rounds::new(Instant::now());
     loop {
         let wait = spawner.has_quotas().then(|| rounds.wait(Instant::now()));
@@ -121,6 +128,8 @@ fn next(
 /// What is kept of a process that runs.
 struct Held {
     cell: Cell,
+    /// Of its task.
+    directory: PathBuf,
     /// Until it was exceeded.
     quota: Option<Quota>,
 }
@@ -130,6 +139,7 @@ struct Spawner<'a> {
     timer: &'a Inbox,
     board: &'a Board,
     held: HashMap<AttemptRef, Held>,
+    places: &'a Workplaces,
 }
 
 impl Spawner<'_> {
@@ -155,10 +165,13 @@ impl Spawner<'_> {
             Order::Forget(attempt) => {
                 self.board.forget(attempt);
                 if let Some(held) = self.held.remove(&attempt) {
+                    if !held.cell.is_deserted() {
+                        self.places.doubt(&held.directory);
+                    }
                     self.containment.bury(held.cell);
                 }
             }
-            Order::Retire { directory, keep } => spool::retire(&directory, keep),
+            Order::Retire { directory, keep } => self.places.retire(&directory, keep),
             Order::Stall(duration) => std::thread::sleep(duration),
             Order::Close => {}
         }
@@ -177,10 +190,13 @@ impl Spawner<'_> {
             let detail = format!("{excess} (the attempt has not started)");
             return Err(SpawnError { code: "directory_full", detail, before_exec: true });
         }
+        if launch.user.is_none() {
+            self.places.make(&launch.directory);
+        }
         let child = spawn(self.containment, name, launch, limits)?;
         let meter = child.cell.meter();
         let not_enforced = self.containment.not_enforced(limits);
-        let directory = launch.directory.file_name().unwrap_or_default();
+        let directory = launch.directory.clone();
         let watch = Arc::new(Watch::default());
         let backstop_bytes = self.containment.backstop_bytes(limits);
         self.board.watch(Subject {
@@ -189,14 +205,14 @@ impl Spawner<'_> {
             step: name.step,
             name: launch.step.clone(),
             number: name.attempt,
-            directory: directory.to_string_lossy().into_owned(),
+            directory: directory.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             scope: Scope::of(&child.cell),
             limit_bytes: limits.memory_bytes,
             sampled: self.containment.samples_memory(),
             backstop_bytes,
             watch: Arc::clone(&watch),
         });
-        self.held.insert(attempt, Held { cell: child.cell, quota });
+        self.held.insert(attempt, Held { cell: child.cell, directory, quota });
         let (pid, pidfd) = (child.pid, child.pidfd);
         let pipes = [child.stdout, child.stderr, child.report];
         Ok(Running { pid, pidfd, pipes, meter, watch, backstop_bytes, not_enforced })

@@ -15,6 +15,7 @@ use crate::prepare::Prepared;
 use crate::recording::Recorder;
 use crate::spawn::SpawnError;
 use crate::threads::attempt::{LEADER, Live, PLACE_SHIFT};
+use crate::threads::gather::Gather;
 use crate::threads::spawner::{self, Running};
 use crate::threads::vigil::Vigil;
 use crate::threads::{journal, realtime};
@@ -119,8 +120,8 @@ pub struct Parts {
     pub host: Outbound,
     /// Towards the disk.
     pub journal: Patient<journal::Order>,
-    /// Towards the spawner.
-    pub spawner: Patient<spawner::Order>,
+    /// Towards the spawners, of which each has its own attempts.
+    pub spawners: Vec<Patient<spawner::Order>>,
     /// Stable id of the state directory.
     pub instance: String,
     /// What contains attempts and keeps them within their limits, for results.
@@ -145,6 +146,8 @@ pub struct Timer {
     pub(super) retry: bool,
     /// Something was written in this turn that somebody waits for.
     pub(super) urgent: bool,
+    /// Whether that, and all else for the journal, may wait for later turns.
+    pub(super) gather: Gather,
     closing: bool,
 }
 
@@ -168,6 +171,7 @@ impl Timer {
             told: VecDeque::new(),
             retry: false,
             urgent: false,
+            gather: Gather::default(),
             closing: false,
         })
     }
@@ -219,9 +223,6 @@ impl Timer {
     pub(crate) fn turn(&mut self) {
         self.read_inbox();
         self.keep_time();
-        if std::mem::take(&mut self.urgent) {
-            self.parts.journal.send(journal::Order::Commit);
-        }
         if let Some(recording) = self.recorder.due(self.parts.clock.at()) {
             self.parts.journal.send(journal::Order::Record(Box::new(recording)));
         }
@@ -230,19 +231,26 @@ impl Timer {
 
     /// Lets the other threads have what this turn has for them.
     pub(super) fn send(&mut self) {
-        self.parts.journal.flush();
-        self.parts.spawner.flush();
+        self.parts.spawners.iter_mut().for_each(Patient::flush);
+        let waits = self.urgent || !self.parts.journal.is_empty();
+        if waits && !self.gather.holds(self.parts.clock.at()) {
+            if std::mem::take(&mut self.urgent) {
+                self.parts.journal.send(journal::Order::Commit);
+            }
+            self.parts.journal.flush();
+        }
     }
 
     /// The earliest instant at which a turn has something to do.
     pub(crate) fn next_deadline(&self) -> Instant {
-        self.parts.machine.next_deadline()
+        self.parts.machine.next_deadline().min(self.gather.until())
     }
 
     fn wait(&mut self) {
-        let mut until = self.parts.machine.next_deadline();
+        let mut until = self.next_deadline();
         let now = self.parts.clock.at();
-        if self.retry || self.parts.journal.is_full() || self.parts.spawner.is_full() {
+        let full = self.parts.journal.is_full() || self.parts.spawners.iter().any(Patient::is_full);
+        if self.retry || full {
             until = until.min(Instant(now.0 + RETRY_NS));
         }
         if self.held.is_some() && self.parts.machine.can_take() {
@@ -342,11 +350,15 @@ impl Timer {
                 }
             }
             Message::Retire { directory, keep } => {
-                self.parts.spawner.send(spawner::Order::Retire { directory, keep });
+                // The last one has no more attempts than any other.
+                if let Some(spawner) = self.parts.spawners.last_mut() {
+                    spawner.send(spawner::Order::Retire { directory, keep });
+                }
             }
             Message::Stall(time) => {
                 self.parts.journal.send(journal::Order::Stall(time));
-                self.parts.spawner.send(spawner::Order::Stall(time));
+                let spawners = self.parts.spawners.iter_mut();
+                spawners.for_each(|spawner| spawner.send(spawner::Order::Stall(time)));
             }
             Message::Close => {
                 // What was asked before is heard first.
@@ -425,6 +437,12 @@ impl Timer {
         slot.as_mut().filter(|live| live.reference == attempt)
     }
 
+    /// Whose attempt it is from its start to its end.
+    pub(super) fn spawner_of(&mut self, attempt: AttemptRef) -> &mut Patient<spawner::Order> {
+        let count = self.parts.spawners.len();
+        &mut self.parts.spawners[usize::from(attempt.slot) % count]
+    }
+
     fn loaded(&mut self, attempt: AttemptRef, prepared: Prepared) {
         let mut live = Live::new(attempt);
         live.tiers = self.parts.tiers;
@@ -456,6 +474,7 @@ impl Timer {
     }
 
     fn spawned(&mut self, attempt: AttemptRef, spawned: Result<Running, SpawnError>) {
+        self.gather.answered();
         let live = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut);
         let Some(live) = live.filter(|live| live.reference == attempt) else { return };
         match spawned {
@@ -489,6 +508,7 @@ impl Timer {
                 // A busy disk is not made to wait for logs, nor are they kept in memory for it.
                 for (task, file, bytes) in live.take_logged() {
                     self.parts.journal.send(journal::Order::Spool { task, file, bytes });
+                    self.gather.hurry();
                 }
             }
             if lines > 0 {
@@ -515,7 +535,9 @@ impl Timer {
         }
         // Nobody may wait for room in an inbox that is not read any more.
         drop(self.parts.messages);
-        self.parts.spawner.close(spawner::Order::Close);
+        for spawner in self.parts.spawners {
+            spawner.close(spawner::Order::Close);
+        }
         self.parts.journal.close(journal::Order::Close);
     }
 }

@@ -1,0 +1,83 @@
+//! Decides how long what is for the journal waits for more of it.
+//!
+//! While processes stand in line to be started, nothing that is written sooner starts anything
+//! sooner: what the turns of that time write shares one commit, one wake of the journal and one
+//! turn of the host. Where the line is short or somebody is alone, nothing waits.
+
+use limpet_core::Instant;
+
+/// Starts under way from which on nothing hurries: what is written meanwhile is on disk before
+/// these have all been made.
+const LINE_MIN: usize = 4;
+/// What waits longest, in ns: several starts on a slow board, and no time for whoever waits for an
+/// answer.
+const HOLD_NS: u64 = 10_000_000;
+
+/// What the line is, and since when something waits.
+#[derive(Debug, Default)]
+pub struct Gather {
+    starting: usize,
+    until: Option<Instant>,
+}
+
+impl Gather {
+    /// A process was asked for.
+    pub fn asked(&mut self) {
+        self.starting += 1;
+    }
+
+    /// A process that was asked for was made, or not.
+    pub fn answered(&mut self) {
+        self.starting = self.starting.saturating_sub(1);
+    }
+
+    /// Whether what waits goes on waiting. A turn asks once, if something waits.
+    pub fn holds(&mut self, now: Instant) -> bool {
+        let until = *self.until.get_or_insert(Instant(now.0.saturating_add(HOLD_NS)));
+        let holds = self.starting >= LINE_MIN && now < until;
+        if !holds {
+            self.until = None;
+        }
+        holds
+    }
+
+    /// Lets what waits go with the next turn: it is more than a few words.
+    pub fn hurry(&mut self) {
+        self.until = Some(Instant(0));
+    }
+
+    /// When what waits has waited long enough.
+    #[must_use]
+    pub fn until(&self) -> Instant {
+        self.until.unwrap_or(Instant::NEVER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nothing waits without a line, nor longer than it may; then the time begins anew.
+    #[test]
+    fn what_waits_does_so_in_a_line_and_for_a_while() {
+        let mut gather = Gather::default();
+        let at = |ms: u64| Instant(ms * 1_000_000);
+        for _ in 1..LINE_MIN {
+            gather.asked();
+            assert!(!gather.holds(at(0)), "there is no line");
+        }
+        gather.asked();
+        assert!(gather.holds(at(1)) && gather.holds(at(10)));
+        assert_eq!(gather.until(), at(11));
+        assert!(!gather.holds(at(11)), "it has waited long enough");
+        assert_eq!(gather.until(), Instant::NEVER);
+        assert!(gather.holds(at(12)) && gather.holds(at(21)));
+        gather.answered();
+        assert!(!gather.holds(at(21)), "the line is short again");
+        gather.asked();
+        assert!(gather.holds(at(22)));
+        gather.hurry();
+        assert!(!gather.holds(at(23)), "it was not to wait");
+        assert!(gather.holds(at(23)));
+    }
+}
