@@ -492,6 +492,8 @@ class Agent:
 
     def items(self) -> list[Item]:
         """Return what to hand to the core next; `submitted` says what came of it."""
+        if self._items_bytes <= BATCH_BYTES_MAX:
+            return self._items[:BATCH_MAX]
         batch: list[Item] = []
         size_bytes = 0
         for item in self._items[:BATCH_MAX]:
@@ -505,16 +507,15 @@ class Agent:
         """Take the core's word on each of `items`; True if it was busy and they must wait."""
         busy: list[Item] = []
         for item, answer in zip(items, answers, strict=True):
-            if answer is None:
+            if answer is not None and answer.exit_code == EXIT_TEMPORARY:
+                busy.append(item)
                 continue
+            self._items_bytes -= len(item.text)
             if isinstance(answer, TaskError):
                 self._refused(item, answer)
-            elif answer.exit_code == EXIT_TEMPORARY:
-                busy.append(item)
-            else:
+            elif answer is not None:
                 raise answer
         self._items[: len(items)] = busy
-        self._items_bytes = sum(len(item.text) for item in self._items)
         return bool(busy)
 
     def _ask(self, item: Item) -> None:
@@ -564,7 +565,7 @@ class Agent:
     def _put(self, kind: str, source: str, task_id: str, payload: bytes, token: int) -> None:
         """Have a publication that is never dropped take its place, now or when there is room."""
         topic = self._topic(kind, source)
-        publication = Publication(kind, f"{source}/{task_id}", topic, payload, token=token)
+        publication = Publication(kind, f"{source}/{task_id}", topic, payload, False, token)
         # What waits already goes first, so that reports of one task keep their order.
         if self._waiting or not self.outbox.put(publication):
             self._waiting.append(publication)

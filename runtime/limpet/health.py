@@ -19,7 +19,7 @@ LADDER_MS = 60_000
 class Health:
     """Notifies a supervisor, if there is one. Times are milliseconds of a steady clock."""
 
-    __slots__ = ("_due_ms", "_interval_ms", "_path", "_socket")
+    __slots__ = ("_interval_ms", "_path", "_socket", "deadline_ms")
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         """Read NOTIFY_SOCKET and WATCHDOG_USEC; a watchdog is fed at half its time."""
@@ -32,17 +32,13 @@ class Health:
             self._socket = socket.socket(socket.AF_UNIX, kind)
         limit = environment.get("WATCHDOG_USEC", "")
         self._interval_ms = int(limit) // 2000 if path and limit.isdecimal() else 0
-        self._due_ms = 0
-
-    @property
-    def deadline_ms(self) -> int | None:
-        """When `tick` is due, or None without a watchdog."""
-        return self._due_ms if self._interval_ms else None
+        # When `tick` is due, or None without a watchdog.
+        self.deadline_ms: int | None = 0 if self._interval_ms else None
 
     def tick(self, now_ms: int) -> None:
         """Feed the watchdog if it is time to."""
-        if self._interval_ms and now_ms >= self._due_ms:
-            self._due_ms = now_ms + self._interval_ms
+        if self.deadline_ms is not None and now_ms >= self.deadline_ms:
+            self.deadline_ms = now_ms + self._interval_ms
             self._tell("WATCHDOG=1")
 
     def ready(self, status: str) -> None:

@@ -48,8 +48,9 @@ SUBSCRIBING, READY, STOPPED = "subscribing", "ready", "stopped"
 UNSUPPORTED_PROTOCOL = "Unsupported protocol version"
 # Ends before CONNACK after which the other MQTT version is worth a try: some brokers only hang up.
 OTHER_PROTOCOL = ("protocol_unsupported", "closed_by_broker", "closed", "packet_malformed")
-# Publications that may be unacknowledged if the broker says nothing of it (MQTT 5, 3.2.2.3.3).
-SEND_MAXIMUM = 65_535
+# Numbers of publications are 1 to this; so many may be unacknowledged if the broker says nothing
+# of it (MQTT 5, 2.2.1 and 3.2.2.3.3).
+NUMBER_MAX = SEND_MAXIMUM = 65_535
 
 
 class Arrived(NamedTuple):
@@ -115,8 +116,10 @@ class _Client(paho.Client):
 
     def send(self, topic: str, payload: bytes, retain: bool) -> int:
         """Queue a publication and return its number, which no other has now."""
-        while (number := self._mid_generate()) in self.unacknowledged:
+        number = self._last_mid
+        while (number := number % NUMBER_MAX + 1) in self.unacknowledged:
             pass
+        self._last_mid = number
         self.unacknowledged.add(number)
         self.channel.push(packets.publish(topic.encode(), number, payload, retain, self.five))
         return number
@@ -194,8 +197,10 @@ class Link:
         self._greet = greet
         self._backoff = backoff
         self._protocol = "5" if broker.protocol == "auto" else broker.protocol
-        self._phase = WAITING
-        self._due_ms: int | None = 0
+        # How far the connection is; publications can be sent when it is `ready`.
+        self.phase = WAITING
+        # When `tick` is due; None while only the uplink can go on.
+        self.deadline_ms: int | None = 0
         self._epoch = 0
         self._client: _Client | None = None
         self._notes: list[Note] = []
@@ -217,19 +222,9 @@ class Link:
         return self._epoch
 
     @property
-    def phase(self) -> str:
-        """How far the connection is; publications can be sent when it is `ready`."""
-        return self._phase
-
-    @property
     def protocol(self) -> str:
         """The MQTT version of this connection, or of the next one."""
         return self._protocol
-
-    @property
-    def deadline_ms(self) -> int | None:
-        """When `tick` is due; None while only the uplink can go on."""
-        return self._due_ms
 
     @property
     def wants_write(self) -> bool:
@@ -256,26 +251,26 @@ class Link:
 
     def tick(self, now_ms: int) -> None:
         """Connect if it is time to; otherwise let paho keep the connection alive."""
-        if self._due_ms is None or now_ms < self._due_ms:
+        if self.deadline_ms is None or now_ms < self.deadline_ms:
             return
-        if self._phase == WAITING:
-            self._phase, self._due_ms = DIALING, None
+        if self.phase == WAITING:
+            self.phase, self.deadline_ms = DIALING, None
             self._epoch = self._dial(self._target())
         elif self._client is None:
             self._end(now_ms, "closed", "the connection ended")
-        elif self._phase == SUBSCRIBING:
+        elif self.phase == SUBSCRIBING:
             self._end(now_ms, "subscribe_timeout", "the broker did not answer the subscription")
         else:
             self._client.loop_misc()
             if self._client.socket() is None:
                 silence = f"the broker said nothing for {self._client.keepalive} s"
                 self._fault = self._fault or ("keepalive_timeout", silence)
-            self._due_ms = now_ms + self._look_ms(self._client)
+            self.deadline_ms = now_ms + self._look_ms(self._client)
             self._settle(now_ms)
 
     def heard(self, event: Event, now_ms: int) -> None:
         """Take what the uplink says of a connection."""
-        if event.token != self._epoch or self._phase in (WAITING, STOPPED):
+        if event.token != self._epoch or self.phase in (WAITING, STOPPED):
             if event.value >= 0:
                 os.close(event.value)
         elif STAGES[event.code] == "up":
@@ -302,7 +297,7 @@ class Link:
     def publish(self, topic: str, payload: bytes, retain: bool) -> int | None:
         """Hand over a publication, QoS 1; return its number, or None if it cannot be taken."""
         client = self._client
-        if client is None or self._phase != READY:
+        if client is None or self.phase != READY:
             return None
         # paho does not look at the broker's receive maximum.
         if len(client.unacknowledged) >= self._send_maximum:
@@ -327,7 +322,7 @@ class Link:
         if self._client is not None:
             self._client.disconnect()
             self._client.loop_write()
-        self._phase, self._due_ms = STOPPED, None
+        self.phase, self.deadline_ms = STOPPED, None
         self._close()
 
     # --- one connection -------------------------------------------------------------------------
@@ -355,7 +350,7 @@ class Link:
             return
         self._accepted = self._subscribed = False
         self._send_maximum = SEND_MAXIMUM
-        self._phase, self._due_ms = GREETING, None
+        self.phase, self.deadline_ms = GREETING, None
         self._client = client = self._make_client(channel)
         if self._broker.username is not None:
             client.username_pw_set(self._broker.username, password)
@@ -423,18 +418,18 @@ class Link:
         if self._client.socket() is None:
             # Read as far as its end, perhaps before the record that says why: that one decides.
             self._close()
-            self._due_ms = now_ms + RECORD_TIMEOUT_MS
+            self.deadline_ms = now_ms + RECORD_TIMEOUT_MS
             return
-        if self._phase == GREETING and self._accepted:
+        if self.phase == GREETING and self._accepted:
             if self._oversized >= OVERSIZED_MAX:
                 # In MQTT 3.1.1 a session that was begun anew is not kept: it only drops the old.
                 self._oversized = 0
                 if self._protocol != "5":
                     self._end(now_ms, "session_dropped", "it held a packet above the maximum")
                     return
-            self._phase, self._due_ms = SUBSCRIBING, now_ms + SUBSCRIBE_TIMEOUT_MS
-        if self._phase == SUBSCRIBING and self._subscribed:
-            self._phase, self._due_ms = READY, now_ms + self._look_ms(self._client)
+            self.phase, self.deadline_ms = SUBSCRIBING, now_ms + SUBSCRIBE_TIMEOUT_MS
+        if self.phase == SUBSCRIBING and self._subscribed:
+            self.phase, self.deadline_ms = READY, now_ms + self._look_ms(self._client)
             self._ready_ms = now_ms
             self._notes.append(Ready(self._epoch))
 
@@ -447,16 +442,16 @@ class Link:
         (code, detail), self._fault = self._fault or (code, detail), None
         if code == "packet_too_large":
             self._oversized += 1
-        elif self._phase == READY:
+        elif self.phase == READY:
             self._oversized = 0
-        if self._phase == READY:
+        if self.phase == READY:
             self._backoff.connected(now_ms - self._ready_ms)
-        elif self._phase == GREETING and self._broker.protocol == "auto" and code in OTHER_PROTOCOL:
+        elif self.phase == GREETING and self._broker.protocol == "auto" and code in OTHER_PROTOCOL:
             self._protocol = "3.1.1" if self._protocol == "5" else "5"
         self._close()
         self._hang_up(self._epoch)
         delay_ms = self._delay_ms(code)
-        self._phase, self._due_ms = WAITING, now_ms + delay_ms
+        self.phase, self.deadline_ms = WAITING, now_ms + delay_ms
         self._notes.append(Lost(self._epoch, code, detail, delay_ms))
 
     def _delay_ms(self, code: str) -> int:

@@ -42,6 +42,7 @@ class Memory:
         "_since_ms",
         "_tidy_ms",
         "_used",
+        "deadline_ms",
         "reason",
         "restart",
     )
@@ -62,6 +63,8 @@ class Memory:
         self._beyond = 0
         # Why no task is to be taken now, or None.
         self.reason: str | None = None
+        # When to look again for the sake of what is refused; None while nothing is.
+        self.deadline_ms: int | None = None
         # Whether only a new process helps: too much for too long, and not from the start on.
         self.restart = False
 
@@ -79,6 +82,7 @@ class Memory:
         grown = now_ms >= self._since_ms + RESTART_AFTER_MS
         self.restart = grown and self._beyond >= BEYOND_LOOKS
         self.reason = self._judge(used)
+        self.deadline_ms = None if self.reason is None else self._due_ms
 
     def _part(self, used: int) -> int:
         return used * 100 // self._budget
@@ -88,11 +92,6 @@ class Memory:
             held, most = format_rounded(used), format_size(self._budget)
             return f"the agent has {held} of the {most} it may have"
         return self._pressure()
-
-    @property
-    def deadline_ms(self) -> int | None:
-        """When to look again for the sake of what is refused; None while nothing is."""
-        return self._due_ms if self.reason is not None else None
 
 
 def used_bytes() -> int:

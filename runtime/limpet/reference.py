@@ -43,13 +43,12 @@ def compile_input(value: object, where: str, scope: Scope, depth: int = 1) -> ob
             for index, item in enumerate(value)
         ]
     if isinstance(value, dict):
-        for key in value:
+        compiled = {}
+        for key, item in value.items():
             if key.startswith("$"):
                 raise TaskError("field_invalid", f"{where}: the key {key[:64]!r} starts with $")
-        return {
-            key: compile_input(item, f"{where}.{key[:64]}", scope, depth + 1)
-            for key, item in value.items()
-        }
+            compiled[key] = compile_input(item, f"{where}.{key[:64]}", scope, depth + 1)
+        return compiled
     return value
 
 

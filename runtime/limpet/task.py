@@ -88,27 +88,19 @@ def _names(value: object) -> object:
 class Form:
     """The fields of one kind of table; what is not given is read but once."""
 
-    __slots__ = ("_once", "_shared", "fields", "readers", "required")
+    __slots__ = ("defaults", "fields", "readers", "required")
 
     def __init__(self, fields: dict[str, Field]) -> None:
-        """Read the defaults. A list or an object is made anew for each table."""
+        """Read the defaults, which all tables share: nobody changes what was read."""
         self.fields = fields
         # How a field's value is read, and what its attribute is called.
         self.readers = {key: (one.read, key + one.unit) for key, one in fields.items()}
         self.required = [key for key, one in fields.items() if one.default is REQUIRED]
-        given = {key: one for key, one in fields.items() if one.default is not REQUIRED}
-        apart = {key: one for key, one in given.items() if isinstance(one.default, (dict, list))}
-        self._shared = {
-            key + one.unit: one.read(one.default) for key, one in given.items() if key not in apart
+        self.defaults = {
+            key + one.unit: one.read(one.default)
+            for key, one in fields.items()
+            if one.default is not REQUIRED
         }
-        self._once = [(key + one.unit, type(one.default)) for key, one in apart.items()]
-
-    def defaults(self) -> dict[str, Any]:
-        """Return the attributes of a table in which nothing is given."""
-        values = self._shared.copy()
-        for key, empty in self._once:
-            values[key] = empty()
-        return values
 
 
 _clock = duration(1, CLOCK_MS_MAX)
@@ -294,10 +286,10 @@ def _take(table: object, where: str, form: Form) -> dict[str, Any]:
     """Read `table` by `form` into attributes (name plus unit); TaskError on the first fault."""
     if not isinstance(table, dict):
         raise TaskError("field_invalid", f"{where or 'the document'}: must be an object")
-    values = form.defaults()
     # Most tables of most tasks are not given.
     if not table and not form.required:
-        return values
+        return form.defaults
+    values = form.defaults.copy()
     inside = f"{where}." if where else ""
     readers = form.readers
     for name, value in table.items():
@@ -345,10 +337,11 @@ def _compile_steps(
 def _compile_step(
     fields: dict[str, Any], where: str, is_finally: bool, scope: Scope
 ) -> dict[str, Any]:
-    retry = _take(fields["retry"], f"{where}.retry", RETRY)
-    if retry["maximum_interval_ms"] is None:
-        retry["maximum_interval_ms"] = max(MAXIMUM_INTERVAL_MS, retry["initial_interval_ms"])
-    if retry["maximum_interval_ms"] < retry["initial_interval_ms"]:
+    when, retry = fields["when"], _take(fields["retry"], f"{where}.retry", RETRY)
+    initial_ms, maximum_ms = retry["initial_interval_ms"], retry["maximum_interval_ms"]
+    if maximum_ms is None:
+        maximum_ms = max(MAXIMUM_INTERVAL_MS, initial_ms)
+    if maximum_ms < initial_ms:
         raise TaskError(
             "field_invalid", f"{where}.retry.maximum_interval: is below initial_interval"
         )
@@ -377,8 +370,8 @@ def _compile_step(
             "heartbeat_ms": fields["heartbeat_ms"],
             "grace_ms": fields["grace_ms"],
         },
-        "retry": retry,
-        "when": _compile_when(fields["when"], f"{where}.when", scope),
+        "retry": {**retry, "maximum_interval_ms": maximum_ms},
+        "when": None if when is None else _compile_when(when, f"{where}.when", scope),
         "limits": _take(fields["limits"], f"{where}.limits", LIMITS),
         "input": values,
     }
@@ -400,10 +393,8 @@ def _compile_sleep(values: Any, where: str) -> dict[str, Any]:
     return {**rest, "duration_ms": milliseconds}
 
 
-def _compile_when(when: dict[str, Any] | None, where: str, scope: Scope) -> dict[str, Any] | None:
+def _compile_when(when: dict[str, Any], where: str, scope: Scope) -> dict[str, Any]:
     """Compile exactly `{"step", one subject, "is" | "not"}`; `is: false` means `not: true`."""
-    if when is None:
-        return None
     rest = set(when) - {"step", "is", "not"}
     subject = next(iter(rest), "")
     if "step" not in when or len(rest) != 1 or ("is" in when) == ("not" in when):
