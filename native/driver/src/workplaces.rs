@@ -32,8 +32,8 @@ const GIVEN_FLAGS: u32 = 0x0008_0000 | 0x1000_0000;
 /// Room for the two names that every directory has, and for one more of any length.
 const NAMES_BYTES: usize = 512;
 
-/// The working directories of this run. Shared by threads, none of which waits for what another does
-/// on the disk.
+/// The working directories of this run. Shared by threads, none of which waits for what another
+/// does on the disk.
 #[derive(Debug, Default)]
 pub struct Workplaces(Mutex<Known>);
 

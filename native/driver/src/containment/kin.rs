@@ -25,8 +25,9 @@ const REAPED_MAX: usize = 256;
 /// Read of the list of children at once.
 const CHUNK_BYTES: usize = 4096;
 
-/// The kernel's list of the children, dead or alive, of the thread that lived first. Kept open: each
-/// read from the beginning makes the list anew. Locked while it is read, or somebody on it reaped.
+/// The kernel's list of the children, dead or alive, of the thread that lived first. Kept open:
+/// each read from the beginning makes the list anew. Locked while it is read, or somebody on it
+/// reaped.
 #[derive(Debug, Default)]
 pub(super) struct Children(Option<File>);
 

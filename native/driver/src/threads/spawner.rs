@@ -1,5 +1,5 @@
-//! A spawner's thread: it creates the processes of its attempts, and removes what they leave behind.
-//! There are a few, so that one starts programs while another waits for one to be read.
+//! A spawner's thread: it creates the processes of its attempts, and removes what they leave
+//! behind. There are a few, so that one starts programs while another waits for one to be read.
 //!
 //! It lives as long as the driver, because the parent-death signal of a child is tied to the thread
 //! that created it. Whatever it waits for (a slow `exec`, a search of `/proc`) keeps no deadline
