@@ -113,6 +113,14 @@ def test_a_long_first_interval_lifts_the_longest_one() -> None:
     assert retry["maximum_interval_ms"] == 300_000
 
 
+def test_no_task_changes_the_defaults_of_the_next() -> None:
+    absent = compile_step()
+    compile_step(retry={"initial_interval": "5m"}, limits={"memory": "1MiB"}, input={"a": 1})
+    assert compile_step() == absent
+    forms = (task.DOCUMENT, task.CEILINGS, task.STEP, task.RETRY, task.LIMITS)
+    assert [form.defaults for form in forms] == [task.Form(form.fields).defaults for form in forms]
+
+
 def test_an_input_that_nests_too_deep_is_refused() -> None:
     value: object = "x"
     for _ in range(20):
