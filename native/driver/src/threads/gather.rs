@@ -6,21 +6,31 @@
 
 use limpet_core::Instant;
 
-/// Starts under way from which on nothing hurries: what is written meanwhile is on disk before
-/// these have all been made.
-const LINE_MIN: usize = 4;
+/// A line is long if it has one part in so many of the attempts that there may be: what is written
+/// meanwhile is on disk before all of these are started.
+const LINE_SHARE: usize = 4;
+/// Two are no line: each has a spawner of its own.
+const LINE_MIN: usize = 3;
 /// What waits longest, in ns: several starts on a slow board, and no time for whoever waits for an
 /// answer.
 const HOLD_NS: u64 = 10_000_000;
 
 /// What the line is, and since when something waits.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gather {
+    /// Starts under way, and from how many on nothing hurries.
     starting: usize,
+    line: usize,
     until: Option<Instant>,
 }
 
 impl Gather {
+    /// For so many attempts at once.
+    #[must_use]
+    pub fn new(attempts: usize) -> Gather {
+        Gather { starting: 0, line: (attempts / LINE_SHARE).max(LINE_MIN), until: None }
+    }
+
     /// A process was asked for.
     pub fn asked(&mut self) {
         self.starting += 1;
@@ -34,7 +44,7 @@ impl Gather {
     /// Whether what waits goes on waiting. A turn asks once, if something waits.
     pub fn holds(&mut self, now: Instant) -> bool {
         let until = *self.until.get_or_insert(Instant(now.0.saturating_add(HOLD_NS)));
-        let holds = self.starting >= LINE_MIN && now < until;
+        let holds = self.starting >= self.line && now < until;
         if !holds {
             self.until = None;
         }
@@ -60,9 +70,9 @@ mod tests {
     /// Nothing waits without a line, nor longer than it may; then the time begins anew.
     #[test]
     fn what_waits_does_so_in_a_line_and_for_a_while() {
-        let mut gather = Gather::default();
+        let mut gather = Gather::new(16);
         let at = |ms: u64| Instant(ms * 1_000_000);
-        for _ in 1..LINE_MIN {
+        for _ in 1..4 {
             gather.asked();
             assert!(!gather.holds(at(0)), "there is no line");
         }

@@ -2,7 +2,7 @@
 //! through the rings of `limpet-rings`.
 //!
 //! `timer` owns the machine and never waits for the others; `journal` owns the store and waits for
-//! the disk; `spawner` creates and removes processes and waits for `exec`; `sampler` looks at
+//! the disk; two `spawner`s create and remove processes and wait for `exec`; `sampler` looks at
 //! their memory and waits for /proc. The uplink's thread is in [`crate::uplink`].
 
 pub mod attempt;

@@ -171,7 +171,7 @@ impl Timer {
             told: VecDeque::new(),
             retry: false,
             urgent: false,
-            gather: Gather::default(),
+            gather: Gather::new(attempts.into()),
             closing: false,
         })
     }
