@@ -106,26 +106,26 @@ def silence(proxy: Proxy) -> Iterator[None]:
             proxy.port_behind = broker
 
 
-def thread(device: Device, name: str) -> int:
-    """Return the thread of that name in a device's agent."""
+def threads(device: Device, name: str) -> list[int]:
+    """Return all threads of that name in a device's agent."""
     assert device.process is not None
-    for entry in Path(f"/proc/{device.process.pid}/task").iterdir():
-        if (entry / "comm").read_text().strip() == name:
-            return int(entry.name)
-    raise AssertionError(f"the agent has no thread {name}")
+    every = Path(f"/proc/{device.process.pid}/task").iterdir()
+    found = [int(entry.name) for entry in every if (entry / "comm").read_text().strip() == name]
+    assert found, f"the agent has no thread {name}"
+    return found
 
 
 @contextlib.contextmanager
-def stopped(tid: int) -> Iterator[None]:
-    """One thread is stopped as by a debugger; all others of its process go on."""
-    _ptrace(PTRACE_SEIZE, tid)
-    _ptrace(PTRACE_INTERRUPT, tid)
-    _, status = os.waitpid(tid, WALL)
-    assert os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGTRAP, status
-    try:
+def stopped(*tids: int) -> Iterator[None]:
+    """Some threads are stopped as by a debugger; all others of their process go on."""
+    with contextlib.ExitStack() as stack:
+        for tid in tids:
+            _ptrace(PTRACE_SEIZE, tid)
+            stack.callback(_ptrace, PTRACE_DETACH, tid)
+            _ptrace(PTRACE_INTERRUPT, tid)
+            _, status = os.waitpid(tid, WALL)
+            assert os.WIFSTOPPED(status) and os.WSTOPSIG(status) == signal.SIGTRAP, status
         yield
-    finally:
-        _ptrace(PTRACE_DETACH, tid)
 
 
 def _ptrace(request: int, tid: int) -> None:

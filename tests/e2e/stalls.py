@@ -154,8 +154,8 @@ class Bench:
         self.controller.close()
         self.proxy.close()
 
-    def thread(self, name: str) -> Hold:
-        return holds.stopped(holds.thread(self.device, name))
+    def threads(self, name: str) -> Hold:
+        return holds.stopped(*holds.threads(self.device, name))
 
     def python(self) -> Hold:
         assert self.device.process is not None
@@ -249,16 +249,16 @@ def _helper(hold: Callable[[Bench], Hold]) -> Scenario:
     return lambda bench, seconds: helper_held(bench, hold(bench), seconds)
 
 
-def _thread(name: str) -> Scenario:
-    return _helper(lambda bench: bench.thread(name))
+def _threads(name: str) -> Scenario:
+    return _helper(lambda bench: bench.threads(name))
 
 
 SCENARIOS: dict[str, tuple[Scenario, float]] = {
     "a C call holds the GIL": (_python(lambda bench: holds.gil(bench.device)), PYTHON_HELD_S),
     "Python's thread is stopped": (_python(Bench.python), PYTHON_HELD_S),
-    "the journal's thread is stopped": (_thread("limpet-journal"), HELPER_HELD_S),
-    "the spawner's thread is stopped": (_thread("limpet-spawner"), HELPER_HELD_S),
-    "the uplink's thread is stopped": (_thread("uplink"), HELPER_HELD_S),
+    "the journal's thread is stopped": (_threads("limpet-journal"), HELPER_HELD_S),
+    "the spawners' threads are stopped": (_threads("limpet-spawner"), HELPER_HELD_S),
+    "the uplink's thread is stopped": (_threads("uplink"), HELPER_HELD_S),
     "the lookup of the broker's name hangs": (
         _helper(lambda bench: holds.lookup(bench.device, bench.proxy)),
         HELPER_HELD_S,
