@@ -88,19 +88,6 @@ def gathered(repetitions: list[dict[str, list[float]]]) -> Facts:
     return told
 
 
-def repetition(kind: Any, counts: Facts) -> ways.Samples:
-    """Measure a target once; a peer that loses tasks, as those may that keep nothing, once more."""
-    for last in (kind.durable, True):
-        try:
-            with harness.running(kind) as scene:
-                return ways.repetition(scene, counts)
-        except AssertionError as lost:
-            if last:
-                raise
-            say(f"{kind.name} is measured again: {lost}")
-    raise AssertionError("the last one returns or raises")
-
-
 def in_turns(counts: Facts, peers: list[Any]) -> Facts:
     """Measure the machine and every target, one repetition after the other."""
     machines, by_target = [], collections.defaultdict(list)
@@ -110,7 +97,8 @@ def in_turns(counts: Facts, peers: list[Any]) -> Facts:
         # Nobody is always the first after somebody else.
         for kind in peers[number % len(peers) :] + peers[: number % len(peers)]:
             say(f"turn {number + 1}: {kind.name}")
-            by_target[kind.name].append(repetition(kind, counts))
+            with harness.running(kind) as scene:
+                by_target[kind.name].append(ways.repetition(scene, counts))
     return {
         "machine": gathered(machines),
         "targets": {kind.name: gathered(by_target[kind.name]) for kind in peers},
