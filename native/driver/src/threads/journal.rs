@@ -137,16 +137,14 @@ impl Journal {
             while let Some(order) = next {
                 if matches!(order, Order::Close) {
                     self.awaited = true;
-                    self.commit();
-                    return;
+                    return self.end_turn();
                 }
                 if let Err(cause) = self.perform(order) {
                     return self.fail(&cause, orders);
                 }
                 next = orders.try_recv().ok();
             }
-            self.wake();
-            self.commit();
+            self.end_turn();
         }
     }
 
@@ -160,8 +158,7 @@ impl Journal {
                 self.timer.send(Message::StoreFailed(cause.to_string()));
             }
         }
-        self.wake();
-        self.commit();
+        self.end_turn();
         done
     }
 
@@ -239,8 +236,10 @@ impl Journal {
         self.host.push(Told::Recorded { text: text.to_string() });
     }
 
-    /// Ends a turn: what it wrote goes to the system, and to the disk if somebody waits for that.
-    fn commit(&mut self) {
+    /// Wakes whom the turn has something for; then what it wrote goes to the system, and to the disk
+    /// if somebody waits for that.
+    fn end_turn(&mut self) {
+        self.wake();
         let done = if std::mem::take(&mut self.awaited) {
             self.store.commit().map(|seq| self.timer.send(Message::Durable(seq)))
         } else {
