@@ -236,8 +236,8 @@ impl Journal {
         self.host.push(Told::Recorded { text: text.to_string() });
     }
 
-    /// Wakes whom the turn has something for; then what it wrote goes to the system, and to the disk
-    /// if somebody waits for that.
+    /// Wakes whom the turn has something for; then what it wrote goes to the system, and to the
+    /// disk if somebody waits for that.
     fn end_turn(&mut self) {
         self.wake();
         let done = if std::mem::take(&mut self.awaited) {
