@@ -34,6 +34,7 @@ mod account;
 mod child;
 mod clone;
 mod directory;
+mod handover;
 
 /// Environment name of the entry that marks every process of an attempt.
 pub const MARKER: &str = "LIMPET_ATTEMPT";

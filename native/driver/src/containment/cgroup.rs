@@ -8,10 +8,11 @@ use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, fstat, openat};
-use rustix::io::{Errno, pread, read, retry_on_intr, write};
+use rustix::io::{Errno, pread, pwrite, read, retry_on_intr, write};
 use rustix::process::{RawPid, getpid};
 
 use super::Tier;
@@ -164,6 +165,9 @@ struct Entrance {
     /// Of version 2 that of processes, to read and write; of version 1 that of threads, to write.
     list: OwnedFd,
     version: Version,
+    /// Files in it that were written to, by their names: groups that are used again get the same
+    /// limits again and again.
+    written: Mutex<Vec<(String, OwnedFd)>>,
 }
 
 /// Of control groups.
@@ -205,12 +209,7 @@ impl Entrances {
 
     /// Writes into a file of the group in this place among those it was opened for.
     pub(super) fn write(&self, place: usize, file: &str, text: &str) -> io::Result<()> {
-        let group = self.groups.get(place).ok_or(ErrorKind::NotFound)?;
-        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = openat(&group.directory, file, flags, Mode::empty())?;
-        // A limit on memory gives way to a signal that comes meanwhile.
-        retry_on_intr(|| write(&file, text.as_bytes()))?;
-        Ok(())
+        Ok(self.groups.get(place).ok_or(ErrorKind::NotFound)?.write(file, text.as_bytes())?)
     }
 
     /// For a test: it cannot be born there.
@@ -232,7 +231,22 @@ impl Entrance {
             Err(Errno::NOENT) => (open("cgroup.procs", OFlags::RDWR)?, Version::Second),
             Err(errno) => return Err(errno.into()),
         };
-        Ok(Entrance { directory, list, version })
+        Ok(Entrance { directory, list, version, written: Mutex::default() })
+    }
+
+    fn write(&self, file: &str, text: &[u8]) -> Result<(), Errno> {
+        // A panic elsewhere leaves a whole list.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = if let Some(place) = written.iter().position(|(name, _)| name == file) {
+            place
+        } else {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let opened = openat(&self.directory, file, flags, Mode::empty())?;
+            written.push((file.to_owned(), opened));
+            written.len() - 1
+        };
+        // A limit on memory gives way to a signal that comes meanwhile.
+        retry_on_intr(|| pwrite(&written[place].1, text, 0)).map(|_| ())
     }
 
     /// The kernel counts the groups in it among its links, beside its own two. A removed group has

@@ -7,9 +7,9 @@
 use std::ffi::{CString, c_char, c_int, c_long, c_uint};
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::Mode;
 use rustix::io::{Errno, dup2, fcntl_dupfd_cloexec, read, retry_on_intr, write};
@@ -21,7 +21,8 @@ use rustix::process::{
 use rustix::thread::{set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use super::account::Account;
-use super::clone::{Memory, clone};
+use super::clone::{Shared, clone};
+use super::handover::{self, HANDED};
 use crate::containment::Entrances;
 use crate::syscalls::number::RT_SIGACTION;
 
@@ -90,7 +91,10 @@ const SIG_SETMASK: c_int =
     if cfg!(any(target_arch = "mips", target_arch = "mips64")) { 3 } else { 2 };
 const SIG_DFL: usize = 0;
 const SIG_IGN: usize = 1;
+const CLOSE_RANGE_UNSHARE: c_int = 2;
 const CLOSE_RANGE_CLOEXEC: c_int = 4;
+/// Those that Python ignores by itself, and its half of the agent: HUP, PIPE and XFSZ.
+const IGNORED: u64 = 1 << 0 | 1 << 12 | 1 << 24;
 
 // SAFETY: prototypes as in glibc 2.36. `signal` takes and returns a function address as an
 // integer, of which only SIG_DFL, SIG_IGN and what it returned itself are passed. The set is
@@ -131,29 +135,68 @@ static ARE_SEEN: AtomicBool = AtomicBool::new(false);
 
 /// Starts the program of `plan`, and returns once it runs.
 pub(super) fn start(plan: Plan) -> Result<Pid, (Stage, io::Error)> {
-    let plumb = |cause| (Stage::Descriptors, cause);
-    let is_seen = plan.memory() == Memory::Shared && ARE_SEEN.load(Ordering::Relaxed);
-    let pipe = || -> io::Result<_> {
-        let (told, tell) = pipe_with(PipeFlags::CLOEXEC)?;
-        Ok((told, aside(tell)?))
-    };
-    let (told, tell) = (!is_seen).then(pipe).transpose().map_err(plumb)?.unzip();
-    let mut child = Child { plan, tell, left: AtomicU32::new(0), is_inside: true };
-    let started = blocking_signals(|| child.start());
-    let mut left = child.left.load(Ordering::Relaxed);
-    ARE_SEEN.fetch_or(left != 0, Ordering::Relaxed);
-    // Its write end, too: now only the child has one, until it runs its program.
-    drop(child);
+    let is_seen = plan.account.is_none() && ARE_SEEN.load(Ordering::Relaxed);
+    let begun = if is_seen { start_seen(&plan) } else { start_told(&plan) };
+    // Its write ends, too: now only the child has them.
+    drop(plan);
+    let (started, left) = begun.map_err(|cause| (Stage::Descriptors, cause))?;
     let pid = started.map_err(|cause| (Stage::Clone, cause))?;
-    if let Some(told) = told {
-        let mut word = [0; 4];
-        // One that is begun comes whole; none, when the program runs.
-        retry_on_intr(|| read(&told, &mut word)).map_err(|errno| plumb(errno.into()))?;
-        left = u32::from_le_bytes(word);
-    }
     let Some(failure) = failure(left) else { return Ok(pid) };
     let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
     Err(failure)
+}
+
+/// The process, and the [`word`] that it has left.
+type Begun = (io::Result<Pid>, u32);
+
+/// The way of a child that runs in our memory.
+fn start_seen(plan: &Plan) -> io::Result<Begun> {
+    handover::with(plan.handed(), |handed| {
+        let mut child = Child::new(plan, Shared::MemoryAndTable, handed);
+        let started = child.start();
+        (started, child.left.into_inner())
+    })
+}
+
+/// That of any other, which tells through a pipe.
+fn start_told(plan: &Plan) -> io::Result<Begun> {
+    let (told, tell) = pipe_with(PipeFlags::CLOEXEC)?;
+    let tell = aside(tell)?;
+    // Between its change of user and its program, whoever is that user could reach the agent's
+    // memory through the child.
+    let shared = if plan.account.is_some() { Shared::Nothing } else { Shared::Memory };
+    let mut child = Child { tell: Some(tell.as_fd()), ..Child::new(plan, shared, plan.handed()) };
+    let started = child.start();
+    ARE_SEEN.fetch_or(child.left.into_inner() != 0, Ordering::Relaxed);
+    // Now only the child has one, until it runs its program.
+    drop(tell);
+    let mut word = [0; 4];
+    if started.is_ok() {
+        // One that is begun comes whole; none, when the program runs.
+        retry_on_intr(|| read(&told, &mut word))?;
+    }
+    Ok((started, u32::from_le_bytes(word)))
+}
+
+/// The signals that the agent ignores, which its children would too: one bit each, from signal 1.
+fn ignored() -> u64 {
+    // Whatever it was started with. It does not change its mind afterwards but for ours.
+    static FOUND: OnceLock<u64> = OnceLock::new();
+    IGNORED
+        | FOUND.get_or_init(|| {
+            let found = (1..=SIGNALS).filter(|&number| is_ignored(number));
+            found.fold(0, |all, number| all | 1 << (number - 1))
+        })
+}
+
+fn is_ignored(number: c_int) -> bool {
+    let (null, mut found) = (std::ptr::null::<usize>(), [0_usize; 16]);
+    let (call, number) = (c_long::from(RT_SIGACTION), c_long::from(number));
+    // SAFETY: rt_sigaction(number, new, old, 8) writes a sigaction, which is shorter, to `found`,
+    // and changes nothing when `new` is null. It begins with the disposition, where it has not
+    // failed.
+    unsafe { syscall(call, number, null, found.as_mut_ptr(), size_of::<u64>()) };
+    found[0] == SIG_IGN
 }
 
 /// What a child has left that is about to run its program.
@@ -194,38 +237,51 @@ impl Stage {
 }
 
 /// What a child finds.
-struct Child {
-    plan: Plan,
+struct Child<'a> {
+    plan: &'a Plan,
+    shared: Shared,
+    /// Of the plan, as [`Plan::handed`] has them.
+    handed: [BorrowedFd<'a>; HANDED],
     /// Where it says why it could not run its program, unless we see it.
-    tell: Option<OwnedFd>,
+    tell: Option<BorrowedFd<'a>>,
+    /// As [`ignored`] tells them.
+    ignored: u64,
     /// A [`word`], or nothing yet.
     left: AtomicU32,
-    /// Whether it was born in its group of version 2.
-    is_inside: bool,
+    /// Whether it was born in its group of version 2, and without our signal handlers.
+    is_born_inside: bool,
 }
 
-impl Child {
+impl Child<'_> {
+    fn new<'a>(plan: &'a Plan, shared: Shared, handed: [BorrowedFd<'a>; HANDED]) -> Child<'a> {
+        let (ignored, left) = (ignored(), AtomicU32::new(0));
+        Child { plan, shared, handed, tell: None, ignored, left, is_born_inside: true }
+    }
+
     fn start(&mut self) -> io::Result<Pid> {
-        let memory = self.plan.memory();
+        blocking_signals(|| self.clone())
+    }
+
+    fn clone(&mut self) -> io::Result<Pid> {
         if let Some(group) = self.plan.entrances.birthplace() {
             // SAFETY: `run` makes system calls only and ends in exec or exit; it neither allocates
-            // nor takes a lock, and of what we have it changes `left` only, which is atomic.
-            // Signals are blocked.
-            let born = unsafe { clone(memory, Some(group), run, self) };
+            // nor takes a lock. Of what we have it changes `left` only, which is atomic, and no
+            // descriptor before it has left a table that is ours. Signals are blocked.
+            let born = unsafe { clone(self.shared, Some(group), run, self) };
             // Containers commonly forbid clone3; nothing is lost but time.
             match born.as_ref().map_err(Errno::from_io_error) {
                 Ok(_) | Err(Some(Errno::AGAIN | Errno::NOMEM)) => return born,
                 Err(_) => {}
             }
         }
-        self.is_inside = false;
+        self.is_born_inside = false;
         // SAFETY: as above.
-        unsafe { clone(memory, None, run, self) }
+        unsafe { clone(self.shared, None, run, self) }
     }
 }
 
 /// Becomes the program, or tells why not and ends.
-extern "C" fn run(child: &Child) -> ! {
+extern "C" fn run(child: &Child<'_>) -> ! {
     child.left.store(BEGUN, Ordering::Relaxed);
     let (stage, errno) = match child.prepare() {
         Ok(()) => (Stage::Execute, child.plan.execute()),
@@ -233,26 +289,27 @@ extern "C" fn run(child: &Child) -> ! {
     };
     let word = word(stage, errno);
     child.left.store(word, Ordering::Relaxed);
-    if let Some(tell) = &child.tell {
+    if let Some(tell) = child.tell {
         let _ = write(tell, &word.to_le_bytes());
     }
     _exit(1)
 }
 
-impl Child {
+impl Child<'_> {
     fn prepare(&self) -> Result<(), (Stage, Errno)> {
         let at = |stage| move |errno| (stage, errno);
         let Child { plan, .. } = self;
         setsid().map_err(at(Stage::Session))?;
-        reset_signals();
-        plan.entrances.enter(self.is_inside).map_err(at(Stage::Containment))?;
+        // A program expects the defaults; what the agent ignores or blocks would be inherited.
+        reset_signals(if self.is_born_inside { self.ignored } else { u64::MAX });
+        plan.entrances.enter(self.is_born_inside).map_err(at(Stage::Containment))?;
         plan.bound_data();
-        plan.place_descriptors().map_err(at(Stage::Descriptors))?;
+        let directory = self.place_descriptors().map_err(at(Stage::Descriptors))?;
         if let Some(account) = &plan.account {
             become_account(account).map_err(at(Stage::User))?;
         }
         umask(Mode::from_raw_mode(0o022));
-        fchdir(&plan.directory).map_err(at(Stage::Directory))?;
+        fchdir(directory).map_err(at(Stage::Directory))?;
         set_no_new_privs(true).map_err(at(Stage::Privileges))?;
         // After the change of user, which would clear it. The parent may have died before it was
         // set; then there is nobody to send the signal.
@@ -262,13 +319,45 @@ impl Child {
         }
         Ok(())
     }
+
+    /// Puts them on 0 to 3, and closes all after that at exec; what the agent has on 3 is only
+    /// closed in the child. Returns the working directory.
+    fn place_descriptors(&self) -> Result<BorrowedFd<'_>, Errno> {
+        if self.shared == Shared::MemoryAndTable {
+            // Of what is above them nothing is copied.
+            let highest = self.handed.iter().map(AsRawFd::as_raw_fd).max();
+            close_from(highest.unwrap_or(REPORT_FD) + 1, CLOSE_RANGE_UNSHARE)?;
+        }
+        let [places @ .., directory] = self.handed;
+        for (number, descriptor) in (0..).zip(places) {
+            // SAFETY: nobody else in this process has anything on that number, and it is not closed
+            // because this is never dropped. dup2 takes one that is not open, too.
+            let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
+            dup2(descriptor, &mut place)?;
+        }
+        close_from(REPORT_FD + 1, CLOSE_RANGE_CLOEXEC)?;
+        Ok(directory)
+    }
+}
+
+fn close_from(first: RawFd, flags: c_int) -> Result<(), Errno> {
+    match close_range(first as c_uint, c_uint::MAX, flags) {
+        0 => Ok(()),
+        _ => Err(last_error()),
+    }
 }
 
 impl Plan {
-    /// Between its change of user and its program, whoever is that user could reach the agent's
-    /// memory through the child.
-    fn memory(&self) -> Memory {
-        if self.account.is_some() { Memory::Copied } else { Memory::Shared }
+    /// What is placed on 0 to 3, and the working directory.
+    fn handed(&self) -> [BorrowedFd<'_>; HANDED] {
+        let [output, error] = &self.outputs;
+        [
+            self.input.as_fd(),
+            output.as_fd(),
+            error.as_fd(),
+            self.report.as_fd(),
+            self.directory.as_fd(),
+        ]
     }
 
     /// Best effort: a backstop for when the limit itself cannot be kept. Never above what the agent
@@ -284,22 +373,6 @@ impl Plan {
         }
     }
 
-    /// Puts them on 0 to 3, and closes all after that at exec. What the agent has on 3 is only
-    /// closed in the child.
-    fn place_descriptors(&self) -> Result<(), Errno> {
-        let [output, error] = &self.outputs;
-        for (number, descriptor) in (0..).zip([&self.input, output, error, &self.report]) {
-            // SAFETY: nobody else in this process has anything on that number, and it is not closed
-            // because this is never dropped. dup2 takes one that is not open, too.
-            let mut place = ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(number) });
-            dup2(descriptor, &mut place)?;
-        }
-        match close_range(REPORT_FD as c_uint + 1, c_uint::MAX, CLOSE_RANGE_CLOEXEC) {
-            0 => Ok(()),
-            _ => Err(last_error()),
-        }
-    }
-
     fn execute(&self) -> Errno {
         let (argv, environment) = (&self.program.pointers, &self.environment.pointers);
         // SAFETY: both arrays end in NULL and point to C strings that live as long as `self`.
@@ -310,11 +383,11 @@ impl Plan {
     }
 }
 
-/// A program expects the defaults; what the agent ignores or blocks would be inherited.
-fn reset_signals() {
+/// Gives signals their defaults, those of `which`, and lets all come.
+fn reset_signals(which: u64) {
     // Zero is the default, without flags or mask, however an architecture orders them.
     let (default, old) = ([0_u64; 8], std::ptr::null::<u64>());
-    for number in 1..=SIGNALS {
+    for number in (1..=SIGNALS).filter(|&number| which >> (number - 1) & 1 == 1) {
         let (call, number) = (c_long::from(RT_SIGACTION), c_long::from(number));
         // SAFETY: rt_sigaction(number, new, old, 8) reads a sigaction, which is shorter, at
         // `default`, and writes nothing through a null `old`. It is refused for KILL and STOP,
@@ -342,7 +415,7 @@ mod tests {
     use crate::containment::{Containment, Limits};
     use crate::spawn::AttemptName;
     use rustix::process::getpid;
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::io::Read;
 
     fn open(path: &str) -> OwnedFd {
@@ -380,6 +453,29 @@ mod tests {
         let told = (Stage::Execute, Some(Errno::NOENT.raw_os_error()));
         ARE_SEEN.store(false, Ordering::Relaxed);
         assert_eq!([missing(), missing()], [told, told]);
+    }
+
+    /// A child that shares the table of descriptors changes none of the agent's, and has none of
+    /// them but those that it was handed.
+    #[test]
+    fn the_agent_keeps_its_descriptors() {
+        let ours =
+            || (0..=REPORT_FD).map(|number| fs::read_link(format!("/proc/self/fd/{number}")));
+        let ours = || ours().map(Result::ok).collect::<Vec<_>>();
+        let before = ours();
+        let list = || {
+            let (told, tell) = pipe_with(PipeFlags::CLOEXEC).expect("a pipe");
+            let program = ["/bin/ls", "/proc/self/fd"];
+            let plan = plan(&program, aside(tell).expect("a descriptor"), Entrances::default());
+            let pid = start(plan).expect("a child");
+            let mut listed = String::new();
+            File::from(told).read_to_string(&mut listed).expect("what it says");
+            let _ = waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
+            listed
+        };
+        // The last is that of the directory which it lists.
+        assert_eq!([list(), list()], ["0\n1\n2\n3\n4\n"; 2]);
+        assert_eq!(ours(), before);
     }
 
     /// A child whose agent may not say where it is to be born goes there itself.

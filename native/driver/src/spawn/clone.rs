@@ -9,6 +9,9 @@
 //! library's posix_spawn(3) does too, which cannot do the rest: a child that writes itself into a
 //! group of version 2 waits until every processor of the system has come by (a lock for all
 //! forks, kernel/cgroup/cgroup.c), some ten milliseconds; one that is born there waits for nothing.
+//!
+//! Nor need the table of descriptors be copied: a busy agent has some two hundred, of which the
+//! kernel would count each up, and close each again when the program runs.
 
 use std::arch::asm;
 use std::io;
@@ -20,17 +23,21 @@ use rustix::process::Pid;
 use crate::syscalls::{CLONE3, number::CLONE};
 
 const CLONE_VM: u64 = 0x100;
+const CLONE_FILES: u64 = 0x400;
 const CLONE_VFORK: u64 = 0x4000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const SIGCHLD: u64 = 17;
 
-/// Where a child runs until it executes its program.
+/// What of the agent's a child has that is not its own copy, until it executes its program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Memory {
-    /// In the agent's.
-    Shared,
-    /// In a copy of it.
-    Copied,
+pub(super) enum Shared {
+    /// Nothing.
+    Nothing,
+    /// Its memory.
+    Memory,
+    /// Its memory, and its table of descriptors, which the child leaves before it changes any.
+    MemoryAndTable,
 }
 
 /// `struct clone_args` of clone3(2), as of Linux 5.7.
@@ -50,8 +57,9 @@ struct Arguments {
     cgroup: u64,
 }
 
-/// Starts a process that calls `child(argument)`, in `group` (the directory of one of version 2) if
-/// there is one. With [`Memory::Shared`] it returns when the child has executed a program or ended.
+/// Starts a process that calls `child(argument)`; with a `group` (the directory of one of version 2)
+/// it is born there, and has none of our signal handlers. Unless nothing is shared it returns when
+/// the child has executed a program or ended.
 ///
 /// # Errors
 ///
@@ -63,16 +71,20 @@ struct Arguments {
 /// and allocates nothing. What it changes in shared memory, we see. All signals are blocked, for
 /// our handlers would run in the child.
 pub(super) unsafe fn clone<T>(
-    memory: Memory,
+    shared: Shared,
     group: Option<BorrowedFd<'_>>,
     child: extern "C" fn(&T) -> !,
     argument: &T,
 ) -> io::Result<Pid> {
-    let flags = if memory == Memory::Shared { CLONE_VM | CLONE_VFORK } else { 0 };
+    let flags = match shared {
+        Shared::Nothing => 0,
+        Shared::Memory => CLONE_VM | CLONE_VFORK,
+        Shared::MemoryAndTable => CLONE_VM | CLONE_VFORK | CLONE_FILES,
+    };
     let (child, argument) = (child as usize, std::ptr::from_ref(argument) as usize);
     let result = if let Some(group) = group {
         let arguments = Arguments {
-            flags: flags | CLONE_INTO_CGROUP,
+            flags: flags | CLONE_INTO_CGROUP | CLONE_CLEAR_SIGHAND,
             exit_signal: SIGCHLD,
             cgroup: group.as_raw_fd() as u64,
             ..Arguments::default()

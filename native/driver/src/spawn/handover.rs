@@ -1,0 +1,58 @@
+//! Decides what a child takes along of a table of descriptors that it shares with the agent: it
+//! copies those up to a number that it names, so what it needs is put on low numbers first.
+//!
+//! Knows nothing of what they are for.
+
+use std::cell::Cell;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
+
+use super::child::REPORT_FD;
+
+/// Descriptors that are handed over.
+pub(super) const HANDED: usize = 5;
+
+thread_local! {
+    /// Those of this thread, while it starts nobody. Opened for the first child and kept, for later
+    /// on only higher numbers are free.
+    static KEPT: Cell<Option<Numbers>> = const { Cell::new(None) };
+}
+
+struct Numbers {
+    /// What is on all others while nothing is handed over.
+    nothing: OwnedFd,
+    handed: [OwnedFd; HANDED],
+}
+
+/// Calls `act` with copies of `descriptors` on low numbers, which are gone when it returns.
+///
+/// # Errors
+///
+/// The agent has as many descriptors as it may; nothing was called then.
+pub(super) fn with<T>(
+    descriptors: [BorrowedFd<'_>; HANDED],
+    act: impl FnOnce([BorrowedFd<'_>; HANDED]) -> T,
+) -> io::Result<T> {
+    let mut numbers = KEPT.take().map_or_else(Numbers::open, Ok)?;
+    for (number, descriptor) in numbers.handed.iter_mut().zip(descriptors) {
+        dup3(descriptor, number, DupFlags::CLOEXEC)?;
+    }
+    let done = act(numbers.handed.each_ref().map(AsFd::as_fd));
+    let Numbers { nothing, handed } = &mut numbers;
+    if handed.iter_mut().all(|number| dup3(&*nothing, number, DupFlags::CLOEXEC).is_ok()) {
+        KEPT.set(Some(numbers));
+    }
+    Ok(done)
+}
+
+impl Numbers {
+    fn open() -> io::Result<Numbers> {
+        let nothing = OwnedFd::from(File::open("/dev/null")?);
+        let number = || fcntl_dupfd_cloexec(&nothing, REPORT_FD + 1);
+        let handed = [number()?, number()?, number()?, number()?, number()?];
+        Ok(Numbers { handed, nothing })
+    }
+}
