@@ -132,6 +132,26 @@ def test_a_message_is_acknowledged_after_its_answer_reached_the_broker(bench: Be
     assert bench.acknowledged == [7]
 
 
+def test_who_wants_the_result_alone_hears_of_a_task_that_is_accepted_by_it(bench: Bench) -> None:
+    bench.arrive(7, document("t-1"))
+    bench.arrive(8, {**document("t-2"), "report": "result"})
+    bench.arrive(9, {**document("t-3"), "report": "result"})
+    bench.turn()
+    loud, quiet, refused = (item.token for item in bench.asked)
+    bench.say("accepted", quiet)
+    bench.say("refused", refused, code="busy_tasks")
+    bench.turn()
+    assert [body["id"] for body in bench.told("answer")] == ["t-3"]
+    assert bench.acknowledged == [], "an earlier message is not answered yet"
+    bench.say("accepted", loud)
+    bench.turn()
+    for number in (bench.number - 1, bench.number):
+        bench.puback(number)
+    bench.turn()
+    assert [body["id"] for body in bench.told("answer")] == ["t-3", "t-1"]
+    assert bench.acknowledged == [7, 8, 9]
+
+
 @pytest.mark.parametrize(
     ("verdict", "text", "answer"),
     [

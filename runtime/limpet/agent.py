@@ -96,7 +96,7 @@ class _Arrival:
     One of the local socket has a `client` and no acknowledgement.
     """
 
-    __slots__ = ("answered", "client", "epoch", "number", "request", "source", "task_id")
+    __slots__ = ("answered", "client", "epoch", "number", "quiet", "request", "source", "task_id")
 
     def __init__(
         self,
@@ -113,6 +113,8 @@ class _Arrival:
         self.number = number
         self.client = client
         self.task_id: str | None = None
+        # Whether its sender wants to hear of a task that is accepted only how it ends.
+        self.quiet = False
         self.answered = answered
 
 
@@ -258,6 +260,7 @@ class Agent:
             if self.full is not None:
                 raise TaskError("busy_memory", self.full)
             plan = task.compile(document, arrival.source, wall_ms)
+            arrival.quiet = plan["report"] == "result"
             flags = ANY_CLOCK if self._policy.trust_any_clock else 0
             text = codec.encode(plan)
             return Item(SUBMIT, token=token, flags=flags, text=text, digest=digest)
@@ -393,6 +396,10 @@ class Agent:
         self._log.info(
             f"{arrival.request}.{answer}", source=source, id=task_id, code=code, detail=detail
         )
+        if answer == "accepted" and arrival.quiet and arrival.client is None:
+            arrival.answered = True
+            self._release()
+            return
         payload = report.build_answer(
             source, task_id, answer, arrival.request, code, detail, outcome
         )

@@ -57,9 +57,9 @@ struct Arguments {
     cgroup: u64,
 }
 
-/// Starts a process that calls `child(argument)`; with a `group` (the directory of one of version 2)
-/// it is born there, and has none of our signal handlers. Unless nothing is shared it returns when
-/// the child has executed a program or ended.
+/// Starts a process that calls `child(argument)`. In a `group` (the directory of one of version 2),
+/// if there is one, it is born, and without our signal handlers. Unless nothing is shared this
+/// returns when the child has executed a program or ended.
 ///
 /// # Errors
 ///
