@@ -8,6 +8,7 @@ use crate::memory::{Board, Rows};
 use crate::names;
 use crate::plan::Report;
 use crate::settings::{Containing, Settings};
+use crate::spawn;
 use crate::spool::Spool;
 use crate::store::{Options, Recovered, Store};
 use crate::table::{Table, directory_name};
@@ -94,6 +95,9 @@ impl Driver {
     /// # Errors
     /// A sentence that names what is wrong and what happens next.
     pub fn open(settings: &Settings) -> Result<Driver, String> {
+        spawn::reserve(SPAWNERS).map_err(|cause| {
+            format!("cannot keep descriptors for children: {cause} (the agent does not start)")
+        })?;
         let clock = Clock::new(&settings.boot_id_file, settings.clock)?;
         let instance = instance(&settings.state_directory)?;
         let mut containment = match settings.containment {

@@ -29,6 +29,7 @@ use crate::launch::Launch;
 use account::Account;
 pub(crate) use child::stop_ignoring;
 use child::{Plan, REPORT_FD, Stage, Strings, aside};
+pub(crate) use handover::reserve;
 
 mod account;
 mod child;

@@ -3,10 +3,10 @@
 //!
 //! Knows nothing of what they are for.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 
@@ -15,16 +15,28 @@ use super::child::REPORT_FD;
 /// Descriptors that are handed over.
 pub(super) const HANDED: usize = 5;
 
-thread_local! {
-    /// Those of this thread, while it starts nobody. Opened for the first child and kept, for later
-    /// on only higher numbers are free.
-    static KEPT: Cell<Option<Numbers>> = const { Cell::new(None) };
-}
+/// Sets of numbers that nobody uses at this moment.
+static FREE: Mutex<Vec<Numbers>> = Mutex::new(Vec::new());
 
 struct Numbers {
     /// What is on all others while nothing is handed over.
     nothing: OwnedFd,
     handed: [OwnedFd; HANDED],
+}
+
+/// Keeps numbers for so many threads that start processes at once: those that are free now, and for
+/// as long as the agent runs. Who calls it early gets low ones.
+///
+/// # Errors
+///
+/// The agent has as many descriptors as it may.
+pub(crate) fn reserve(threads: usize) -> io::Result<()> {
+    let missing = threads.saturating_sub(free(|free| free.len()));
+    for _ in 0..missing {
+        let numbers = Numbers::open()?;
+        free(|free| free.push(numbers));
+    }
+    Ok(())
 }
 
 /// Calls `act` with copies of `descriptors` on low numbers, which are gone when it returns.
@@ -36,16 +48,21 @@ pub(super) fn with<T>(
     descriptors: [BorrowedFd<'_>; HANDED],
     act: impl FnOnce([BorrowedFd<'_>; HANDED]) -> T,
 ) -> io::Result<T> {
-    let mut numbers = KEPT.take().map_or_else(Numbers::open, Ok)?;
+    let mut numbers = free(Vec::pop).map_or_else(Numbers::open, Ok)?;
     for (number, descriptor) in numbers.handed.iter_mut().zip(descriptors) {
         dup3(descriptor, number, DupFlags::CLOEXEC)?;
     }
     let done = act(numbers.handed.each_ref().map(AsFd::as_fd));
     let Numbers { nothing, handed } = &mut numbers;
     if handed.iter_mut().all(|number| dup3(&*nothing, number, DupFlags::CLOEXEC).is_ok()) {
-        KEPT.set(Some(numbers));
+        free(|free| free.push(numbers));
     }
     Ok(done)
+}
+
+/// A panic elsewhere leaves a whole list.
+fn free<T>(act: impl FnOnce(&mut Vec<Numbers>) -> T) -> T {
+    act(&mut FREE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 impl Numbers {
