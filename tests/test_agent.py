@@ -9,106 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator import Bench, cancel, changed, event
 from limpet import codec
-from limpet.agent import ARRIVALS_MAX, PRESENCE_INTERVAL_MS, Agent, Identity
-from limpet.errors import EXIT_TEMPORARY, CoreError, LimpetError, TaskError
-from limpet.link import Acknowledged, Arrived, Lost, Ready
-from limpet.log import Log
-from limpet.looks import Looks
+from limpet.agent import ARRIVALS_MAX, PRESENCE_INTERVAL_MS
+from limpet.errors import EXIT_TEMPORARY, CoreError, TaskError
+from limpet.link import Arrived, Lost, Ready
 from limpet.native.records import (
     ANY_SOURCE,
     CANCEL,
     DELIVERED,
     EXTEND,
     HOST_DONE,
-    KINDS,
     SUBMIT,
-    VERDICTS,
     Event,
     Item,
 )
-from limpet.outbox import Publication
 from limpet.policy import Site
-from manual import document, policy
-from samples import NOW_MS, history, pictured, row, step
-
-NUMBER_OF = {name: number for number, name in VERDICTS.items()}
-
-
-def frame(message: bytes, _bytes_max: int) -> tuple[int, bytes]:
-    if not message.startswith(codec.FRAME_HEADER):
-        raise TaskError("frame_unknown", "no frame")
-    return len(codec.FRAME_HEADER), bytes(32)
-
-
-def event(kind: str, number: int = 0, token: int = 0, target: int = 0, **text: Any) -> Event:
-    assert kind in KINDS.values()
-    return Event(kind, number, token, target, -1, text)
-
-
-class Bench:
-    """An agent, and both sides of it: a broker that takes everything and a core that says yes."""
-
-    def __init__(self, site: Site) -> None:
-        log = Log(lambda _: None, lambda: NOW_MS)
-        nonces = iter(f"nonce-{n}" for n in range(100))
-        identity = Identity("limpet", "kitchen", {"version": "1"})
-        rules = policy(site)
-        looks = Looks(rules, lambda: pictured(row("ops.t-1", 30 << 20), row("other.t-2", 1 << 20)))
-        self.agent = Agent(identity, rules, frame, lambda: next(nonces), looks, log)
-        self.now_ms = 0
-        self.epoch = 0
-        self.number = 0
-        self.asked: list[Item] = []
-        self.published: list[Publication] = []
-        self.acknowledged: list[int] = []
-        self.busy = False
-
-    def ready(self) -> None:
-        self.epoch += 1
-        self.agent.greet(self.epoch)
-        self.note(Ready(self.epoch))
-
-    def note(self, note: Any) -> None:
-        self.agent.noted(note, self.now_ms, NOW_MS)
-
-    def arrive(self, number: int, body: Any, kind: str = "task", source: str = "ops") -> None:
-        payload = body if isinstance(body, bytes) else codec.frame(codec.encode(body))
-        topic = f"limpet/kitchen/{kind}/{source}"
-        self.note(Arrived(self.epoch, number, topic, payload, False))
-
-    def turn(self) -> None:
-        """Do what the loop does between two waits."""
-        while items := self.agent.items():
-            busy: LimpetError = CoreError("busy")
-            busy.exit_code = EXIT_TEMPORARY
-            if self.agent.submitted(items, [busy if self.busy else None] * len(items)):
-                break
-            self.asked += items
-        self.agent.tick(self.now_ms)
-        while (found := self.agent.outbox.next()) is not None:
-            self.number += 1
-            self.agent.outbox.sent(found[0], self.number)
-            self.published.append(found[1])
-        self.acknowledged += [number for _, number in self.agent.acknowledgements]
-        self.agent.acknowledgements.clear()
-
-    def puback(self, number: int, refused: str | None = None) -> None:
-        self.note(Acknowledged(self.epoch, number, refused))
-
-    def announced(self) -> Bench:
-        """Return itself, connected; the broker has its presence."""
-        self.ready()
-        self.turn()
-        self.puback(1)
-        self.published.clear()
-        return self
-
-    def say(self, verdict: str, token: int, **text: Any) -> None:
-        self.agent.heard(event("answer", NUMBER_OF[verdict], token, **text))
-
-    def told(self, kind: str) -> list[dict[str, Any]]:
-        return [orjson.loads(one.payload) for one in self.published if one.kind == kind]
+from manual import document
+from samples import history, step
 
 
 @pytest.fixture
@@ -340,12 +258,6 @@ def test_results_are_never_dropped_when_the_outbox_is_full(site: Site) -> None:
     assert [body["id"] for body in bench.told("result")] == [f"t-{n}" for n in range(30)]
 
 
-def changed(target: int, state: str, sequence: int, report: str = "all") -> Event:
-    text: dict[str, Any] = {"id": f"t-{target}", "source": "ops", "state": state, "step": 0}
-    text |= {"attempt": 0, "sequence": sequence, "progress": None, "report": report}
-    return event("changed", target=target, **text)
-
-
 def test_a_task_that_reports_its_result_alone_is_known_without_a_state(site: Site) -> None:
     bench = Bench(site)
     bench.agent.heard(changed(1, "running", 1, report="result"))
@@ -397,10 +309,6 @@ def test_a_reboot_is_handed_to_the_loop(bench: Bench) -> None:
     bench.agent.reboot_failed(5, "no such program")
     bench.turn()
     assert bench.asked == [Item(HOST_DONE, target=5, value=1, text=b"no such program")]
-
-
-def cancel(**more: Any) -> dict[str, Any]:
-    return {"limpet": 1, "id": "t-1", **more}
 
 
 def test_a_cancel_reaches_the_core_with_who_may_what(bench: Bench) -> None:
@@ -524,97 +432,3 @@ def test_a_journal_that_cannot_be_written_ends_the_agent(bench: Bench) -> None:
     with pytest.raises(CoreError) as failed:
         bench.agent.heard(event("trouble", detail="EIO"))
     assert failed.value.exit_code == EXIT_TEMPORARY
-
-
-def ask(bench: Bench, client: int, body: Any, request: str = "task") -> None:
-    bench.agent.asked(client, 1000, request, codec.frame(codec.encode(body)), NOW_MS)
-
-
-def said(bench: Bench) -> list[tuple[int | None, dict[str, Any], bool]]:
-    told, bench.agent.told = bench.agent.told, []
-    return [(one.client, orjson.loads(one.payload), one.last) for one in told]
-
-
-def test_a_local_task_lives_and_frees_its_place_without_a_broker(site: Site) -> None:
-    bench = Bench(site)
-    ask(bench, 3, document("t-1"))
-    bench.turn()
-    assert said(bench) == [], "nothing is promised before it is durable"
-    (submission,) = bench.asked
-    assert orjson.loads(submission.text)["source"] == "local"
-    bench.say("accepted", submission.token, target=9)
-    ((client, answer, last),) = said(bench)
-    assert (client, answer["answer"], answer["source"], last) == (3, "accepted", "local", False)
-    assert bench.agent.tasks[9]["state"] is None, "it lives, and has told no state yet"
-    state = changed(9, "running", 2)
-    bench.agent.heard(state._replace(text={**state.text, "id": "t-1", "source": "local"}))
-    result = {**history([step("a")]), "id": "t-1", "source": "local"}
-    bench.agent.heard(event("result", target=9, **result))
-    bench.turn()
-    assert [(told["kind"], last) for _, told, last in said(bench)] == [
-        ("state", False),
-        ("result", True),
-    ]
-    assert bench.asked[1:] == [Item(DELIVERED, target=9)]
-    assert bench.published == []
-    assert bench.agent.tasks == {}
-
-
-def test_a_task_that_ended_meanwhile_is_known_with_its_outcome(site: Site) -> None:
-    """The core may say that it lives when its result was told and the delivery is on its way."""
-    bench = Bench(site)
-    ask(bench, 1, document("t-1"))
-    bench.turn()
-    result = {**history([step("a")]), "id": "t-1", "source": "local", "outcome": "failed"}
-    bench.agent.heard(event("result", target=9, **result))
-    said(bench)
-    bench.agent.heard(event("answer", NUMBER_OF["alive"], bench.asked[0].token, 9))
-    ((_, answer, last),) = said(bench)
-    assert (answer["answer"], answer["outcome"], last) == ("known", "failed", True)
-
-
-def test_a_local_refusal_and_a_cancel_are_the_last_word(site: Site) -> None:
-    bench = Bench(site)
-    ask(bench, 1, {"limpet": 1})
-    ask(bench, 2, cancel(), "cancel")
-    ask(bench, 3, cancel(source="ops"), "cancel")
-    bench.turn()
-    bench.say("cancelling", bench.asked[0].token)
-    refused, foreign, cancelled = said(bench)
-    assert (refused[0], refused[1]["answer"], refused[2]) == (1, "refused", True)
-    assert (foreign[0], foreign[1]["code"], foreign[2]) == (3, "not_owner", True)
-    assert (cancelled[0], cancelled[1]["answer"], cancelled[2]) == (2, "accepted", True)
-
-
-def test_nobody_is_local_by_the_broker(bench: Bench) -> None:
-    bench.arrive(1, document("t-1"), source="local")
-    bench.arrive(2, cancel(), "cancel", "local")
-    bench.turn()
-    assert bench.asked == []
-    assert [body["code"] for body in bench.told("answer")] == ["not_allowed", "not_allowed"]
-
-
-def test_local_requests_and_acknowledgements_do_not_wait_for_each_other(bench: Bench) -> None:
-    ask(bench, 1, document("t-1"))
-    bench.arrive(7, document("t-2"))
-    ask(bench, 2, document("t-3"))
-    bench.turn()
-    first, second, third = bench.asked
-    bench.say("accepted", third.token)
-    assert [client for client, _, _ in said(bench)] == [2]
-    bench.say("accepted", second.token)
-    bench.turn()
-    bench.puback(bench.number)
-    bench.turn()
-    assert bench.acknowledged == [7]
-    bench.say("accepted", first.token)
-    assert [client for client, _, _ in said(bench)] == [1]
-
-
-def test_who_watches_hears_what_the_broker_hears(bench: Bench) -> None:
-    bench.agent.heard(changed(1, "running", 2))
-    bench.agent.heard(event("result", target=1, **history([step("a")])))
-    bench.turn()
-    assert [told["kind"] for _, told, _ in said(bench)] == ["state", "result"]
-    assert len(bench.told("result")) == 1
-    assert bench.asked == [], "the broker has it before its place is free"

@@ -7,13 +7,13 @@ from typing import Any
 import orjson
 import pytest
 
+from coordinator import Bench as AgentBench
 from limpet import codec
 from limpet.errors import TaskError
 from limpet.looks import FIRST_MS, INTERVAL_MS, LOOKERS_MAX, Looks, only
 from limpet.outbox import Publication
 from limpet.policy import Policy, Site
 from samples import pictured, row
-from test_agent import Bench as AgentBench
 
 
 class Bench:
