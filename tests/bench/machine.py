@@ -40,7 +40,7 @@ def repetition(counts: Facts) -> dict[str, list[float]]:
         first = [read - begun for read, begun in zip(readings(file, count), began, strict=True)]
         told["posix_spawn to first instruction, µs"] = [ns / 1e3 for ns in first]
         for at_once in SPAWNS_AT_ONCE:
-            *_, all_ns = harness.numbers(spawns, at_once, count * 2, child, "-")
+            *_, all_ns = harness.numbers(spawns, at_once, count * 2, targets.PROGRAM)
             told[f"posix_spawn, {at_once} at once, processes/s"] = [count * 2 / all_ns * 1e9]
         with harness.broker(directory) as broker:
             echo = harness.load(broker.port, ECHO, counts["echoes"], 1)

@@ -45,7 +45,7 @@ def dispatch(scene: Scene, tasks: int, at_once: int) -> Samples:
 
 def throughput(scene: Scene, kind: str, tasks: int) -> float:
     """Return tasks a second."""
-    command = scene.target.command(kind, [str(harness.probe("child")), "-"])
+    command = scene.target.command(kind, [targets.PROGRAM])
     figures = checked(harness.load(scene.broker.port, command, tasks, BUSY[kind]), tasks)
     return float(figures["results"] / figures["seconds"])
 

@@ -17,6 +17,8 @@ from brokers import Broker
 ROOT = Path(__file__).resolve().parents[3]
 # What a target is asked to run: a process; three, one after the other; nothing, but as a task.
 EXEC, THREE, NOOP = "exec", "three", "noop"
+# What a process runs where only their number counts.
+PROGRAM = "/bin/true"
 # What a Python program begins with that is to suffer.
 STORM = f"""\
 import sys
