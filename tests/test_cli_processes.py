@@ -256,6 +256,21 @@ def test_a_device_that_is_not_there_is_a_timeout(fleet: Fleet, tmp_path: Path) -
     assert (code, said) == (EXIT_TIMEOUT, [])
 
 
+def test_who_asks_for_the_result_alone_does_not_wait_for_an_answer(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    task = write(tmp_path / "t.json", [{"name": "a", "tool": "facts"}], report="result")
+    code, said = fleet.command("submit", task, *DEVICE, "--wait")
+    assert (code, [one["kind"] for one in said]) == (EXIT_OK, ["result"])
+    code, said = fleet.command("submit", task, *DEVICE)
+    assert (code, [one["kind"] for one in said]) == (EXIT_OK, ["sent"])
+    refused = write(tmp_path / "r.json", [shell("a", "true")], report="result")
+    code, said = fleet.command("submit", refused, *DEVICE, "--wait")
+    assert (code, answers(said)) == (EXIT_TASK, ["refused"])
+    code, said = fleet.command("submit", task, "-d", "nobody", "--wait", "--timeout", "1s")
+    assert (code, said) == (EXIT_TIMEOUT, [])
+
+
 def test_a_running_task_can_be_cancelled(fleet: Fleet, tmp_path: Path) -> None:
     nap = {"name": "a", "tool": "sleep", "input": {"duration": "5m"}}
     task = write(tmp_path / "t.json", [nap], id="nap-1")

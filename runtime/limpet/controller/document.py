@@ -36,6 +36,11 @@ class Document(NamedTuple):
         """The names of its steps, in the order of their indices."""
         return [step["name"] for step in self.plan["steps"]]
 
+    @property
+    def quiet(self) -> bool:
+        """Whether a device tells nothing of it by the broker but its result or a refusal."""
+        return bool(self.plan["report"] == "result")
+
 
 class FileError(LimpetError):
     """A file that a person named cannot be read."""

@@ -42,7 +42,13 @@ def submit(
         address = topics.Address(device, "task", context.source)
         screen.status(f"{context.host}: sending {task.id} to {device}")
         session.publish(address, codec.frame(task.body), timeout_s or ANSWER_S)
-        return _Following(screen, device, task, wait).until(session, start, end)
+        # The device's own socket answers every task.
+        quiet = task.quiet and context.socket is None
+        if quiet and not wait:
+            screen.record({"kind": "sent", "device": device, "id": task.id})
+            screen.say(f"sent {task.id} to {device}, which tells its result alone")
+            return EXIT_OK
+        return _Following(screen, device, task, wait, quiet).until(session, start, end)
 
 
 def cancel(screen: Screen, context: Context, task_id: str, owner: str | None) -> int:
@@ -109,20 +115,22 @@ def devices(screen: Screen, context: Context) -> int:
 class _Following:
     """What one submitted task has come to, and how that is told."""
 
-    def __init__(self, screen: Screen, device: str, task: Document, wait: bool) -> None:
+    def __init__(
+        self, screen: Screen, device: str, task: Document, wait: bool, quiet: bool
+    ) -> None:
         self._screen, self._device, self._id, self._wait = screen, device, task.id, wait
         self._follower = Follower(task.names)
-        self._answered = False
+        self._answered, self._quiet = False, quiet
 
     def until(self, session: Session | LocalSession, start: float, end: float | None) -> int:
         """Hear until the task is answered, or with `wait` until it is over."""
         while True:
-            bound = end
-            if not self._answered:
-                bound = end if end is not None else start + ANSWER_S
+            bound, wanted = end, "result"
+            if not (self._answered or self._quiet):
+                bound, wanted = end if end is not None else start + ANSWER_S, "answer"
             left = 1.0 if bound is None else min(1.0, bound - seconds())
             if left <= 0:
-                return _silent(self._screen, self._device, "task", self._answered)
+                return _silent(self._screen, self._device, "task", wanted, self._answered)
             heard = session.hear(left)
             elapsed_ms = round((seconds() - start) * 1000)
             if heard is None:
@@ -184,9 +192,10 @@ def _answered(screen: Screen, device: str, said: dict[str, Any]) -> int:
     return EXIT_OK if outcome in (None, "succeeded") else EXIT_TASK
 
 
-def _silent(screen: Screen, device: str, request: str, answered: bool = False) -> int:
+def _silent(
+    screen: Screen, device: str, request: str, wanted: str = "answer", answered: bool = False
+) -> int:
     rest = "the task goes on there" if answered else "it may still be taken"
-    wanted = "result" if answered else "answer"
     text = f"cannot tell how the {request} went: no {wanted} from {device} in time ({rest})"
     screen.fail(text, EXIT_TIMEOUT)
     return EXIT_TIMEOUT
