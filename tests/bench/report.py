@@ -138,7 +138,8 @@ def turns(run: Facts) -> str:
         if name.endswith("at once")
     }
     text += percentiles("who", rows)
-    text += "\n## Throughput\n\nTasks a second, medians of the turns.\n\n"
+    text += "\n## Throughput\n\nTasks a second, medians of the turns. A process runs "
+    text += "`/bin/true`.\n\n"
     text += "![Throughput](tests/results/plots/throughput.svg)\n\n"
     body = []
     for target, figures in by_target.items():
