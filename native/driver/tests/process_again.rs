@@ -106,6 +106,10 @@ fn leaves_nothing(case: &mut Case<'_>) {
     let (second, _, peak) = case.run("", &limits(LIMIT));
     assert_eq!(first, second);
     assert!(peak < 24 * MIB, "{peak}");
+    // The later one's limit may be below that of the earlier one, or above.
+    for bytes in [LIMIT / 2, 2 * LIMIT, LIMIT] {
+        assert_eq!(case.run("", &limits(bytes)).0, first);
+    }
     // Limits are those of the later one, also after somebody has changed them.
     let (_, said, _) = case.run(RAISE, &limits(LIMIT));
     assert_eq!(said, "raised");

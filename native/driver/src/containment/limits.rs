@@ -195,9 +195,14 @@ impl Controller {
                 optional(write("memory.swap.max", "0"))
             }
             Version::First => {
-                write("memory.limit_in_bytes", &bytes)?;
                 // Counts swap too, where the kernel does; then it adds nothing to the limit.
-                optional(write("memory.memsw.limit_in_bytes", &bytes))?;
+                let with_swap = || optional(write("memory.memsw.limit_in_bytes", &bytes));
+                // Never above it: a group that is used again may have a lower one of that.
+                write("memory.limit_in_bytes", &bytes).or_else(|_| {
+                    with_swap()?;
+                    write("memory.limit_in_bytes", &bytes)
+                })?;
+                with_swap()?;
                 optional(write("memory.swappiness", "0"))
             }
         }
