@@ -3,7 +3,6 @@
 //!
 //! Knows nothing of what they are for.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
@@ -11,18 +10,16 @@ use std::sync::{Mutex, PoisonError};
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 
 use super::child::REPORT_FD;
+use super::nothing;
 
 /// Descriptors that are handed over.
 pub(super) const HANDED: usize = 5;
 
+/// On each is nothing while nobody uses it.
+type Numbers = [OwnedFd; HANDED];
+
 /// Sets of numbers that nobody uses at this moment.
 static FREE: Mutex<Vec<Numbers>> = Mutex::new(Vec::new());
-
-struct Numbers {
-    /// What is on all others while nothing is handed over.
-    nothing: OwnedFd,
-    handed: [OwnedFd; HANDED],
-}
 
 /// Keeps numbers for so many threads that start processes at once: those that are free now, and for
 /// as long as the agent runs. Who calls it early gets low ones.
@@ -33,7 +30,7 @@ struct Numbers {
 pub(crate) fn reserve(threads: usize) -> io::Result<()> {
     let missing = threads.saturating_sub(free(|free| free.len()));
     for _ in 0..missing {
-        let numbers = Numbers::open()?;
+        let numbers = open()?;
         free(|free| free.push(numbers));
     }
     Ok(())
@@ -48,13 +45,13 @@ pub(super) fn with<T>(
     descriptors: [BorrowedFd<'_>; HANDED],
     act: impl FnOnce([BorrowedFd<'_>; HANDED]) -> T,
 ) -> io::Result<T> {
-    let mut numbers = free(Vec::pop).map_or_else(Numbers::open, Ok)?;
-    for (number, descriptor) in numbers.handed.iter_mut().zip(descriptors) {
+    let nothing = nothing()?;
+    let mut numbers = free(Vec::pop).map_or_else(open, Ok)?;
+    for (number, descriptor) in numbers.iter_mut().zip(descriptors) {
         dup3(descriptor, number, DupFlags::CLOEXEC)?;
     }
-    let done = act(numbers.handed.each_ref().map(AsFd::as_fd));
-    let Numbers { nothing, handed } = &mut numbers;
-    if handed.iter_mut().all(|number| dup3(&*nothing, number, DupFlags::CLOEXEC).is_ok()) {
+    let done = act(numbers.each_ref().map(AsFd::as_fd));
+    if numbers.iter_mut().all(|number| dup3(&nothing, number, DupFlags::CLOEXEC).is_ok()) {
         free(|free| free.push(numbers));
     }
     Ok(done)
@@ -65,11 +62,8 @@ fn free<T>(act: impl FnOnce(&mut Vec<Numbers>) -> T) -> T {
     act(&mut FREE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-impl Numbers {
-    fn open() -> io::Result<Numbers> {
-        let nothing = OwnedFd::from(File::open("/dev/null")?);
-        let number = || fcntl_dupfd_cloexec(&nothing, REPORT_FD + 1);
-        let handed = [number()?, number()?, number()?, number()?, number()?];
-        Ok(Numbers { handed, nothing })
-    }
+fn open() -> io::Result<Numbers> {
+    let nothing = nothing()?;
+    let number = || fcntl_dupfd_cloexec(&nothing, REPORT_FD + 1);
+    Ok([number()?, number()?, number()?, number()?, number()?])
 }
