@@ -32,9 +32,10 @@ use std::time::Duration;
 const STACK_BYTES: usize = 512 * 1024;
 /// Messages on their way to the journal or a spawner before the timer keeps them itself.
 const RING_MAX: usize = 256;
-/// Threads that make processes: while one waits for a program to be read and to run, the other has
-/// its turn. More would make nothing sooner on the few processors of a board.
-const SPAWNERS: usize = 2;
+/// Threads that make processes: while some wait for a program to be read and to run, another has
+/// its turn. So many that a processor which a process leaves finds one that is ready to go on; the
+/// kernel takes none from the other processor for it that has just run there.
+const SPAWNERS: usize = 4;
 /// Exit code of an agent that met its own mistake: `EX_SOFTWARE` of sysexits(3), as in Python.
 const EXIT_PANICKED: i32 = 70;
 

@@ -9,11 +9,14 @@ use limpet_core::Instant;
 /// A line is long if it has one part in so many of the attempts that there may be: what is written
 /// meanwhile is on disk before all of these are started.
 const LINE_SHARE: usize = 4;
-/// Two are no line: each has a spawner of its own.
-const LINE_MIN: usize = 3;
+/// Fewer are no line: each has a spawner of its own.
+const LINE_MIN: usize = 5;
 /// What waits longest, in ns: several starts on a slow board, and no time for whoever waits for an
 /// answer.
 const HOLD_NS: u64 = 10_000_000;
+/// How long nobody looks meanwhile at what has come, in ns: each look that finds one thing only
+/// costs a wake-up and two switches of threads.
+const NAP_NS: u64 = 1_000_000;
 
 /// What the line is, and since when something waits.
 #[derive(Debug)]
@@ -56,6 +59,12 @@ impl Gather {
         self.until = Some(Instant(0));
     }
 
+    /// Until when nothing but a deadline is worth a look; past, where everything is.
+    #[must_use]
+    pub fn nap(&self, now: Instant) -> Instant {
+        self.until.map_or(now, |until| until.min(Instant(now.0.saturating_add(NAP_NS))))
+    }
+
     /// When what waits has waited long enough.
     #[must_use]
     pub fn until(&self) -> Instant {
@@ -72,13 +81,15 @@ mod tests {
     fn what_waits_does_so_in_a_line_and_for_a_while() {
         let mut gather = Gather::new(16);
         let at = |ms: u64| Instant(ms * 1_000_000);
-        for _ in 1..4 {
+        for _ in 1..5 {
             gather.asked();
             assert!(!gather.holds(at(0)), "there is no line");
         }
         gather.asked();
+        assert_eq!(gather.nap(at(1)), at(1), "nothing waits yet");
         assert!(gather.holds(at(1)) && gather.holds(at(10)));
         assert_eq!(gather.until(), at(11));
+        assert_eq!((gather.nap(at(9)), gather.nap(at(11))), (at(10), at(11)));
         assert!(!gather.holds(at(11)), "it has waited long enough");
         assert_eq!(gather.until(), Instant::NEVER);
         assert!(gather.holds(at(12)) && gather.holds(at(21)));
@@ -87,6 +98,7 @@ mod tests {
         gather.asked();
         assert!(gather.holds(at(22)));
         gather.hurry();
+        assert!(gather.nap(at(23)) <= at(23));
         assert!(!gather.holds(at(23)), "it was not to wait");
         assert!(gather.holds(at(23)));
     }

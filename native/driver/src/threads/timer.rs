@@ -248,13 +248,18 @@ impl Timer {
 
     fn wait(&mut self) {
         let mut until = self.next_deadline();
-        let now = self.parts.clock.at();
+        let mut now = self.parts.clock.at();
         let full = self.parts.journal.is_full() || self.parts.spawners.iter().any(Patient::is_full);
         if self.retry || full {
             until = until.min(Instant(now.0 + RETRY_NS));
         }
         if self.held.is_some() && self.parts.machine.can_take() {
             until = now;
+        }
+        let nap = self.gather.nap(now).min(until);
+        if nap > now {
+            self.vigil.sleep(nap);
+            now = self.parts.clock.at();
         }
         self.vigil.wait(until, now);
     }

@@ -4,7 +4,7 @@
 //! whole milliseconds, lets slip by its timer slack, and does not count while the device sleeps.
 
 use limpet_core::Instant;
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
@@ -87,10 +87,8 @@ impl Vigil {
     /// Waits until some descriptor is readable or `until` has come; `now` is this instant.
     pub fn wait(&mut self, until: Instant, now: Instant) {
         let timeout = (until <= now).then_some(NONE);
-        if timeout.is_none() && until != self.set {
-            self.set = until;
-            // The alarm is ours, and any instant will do: nothing of this can be refused.
-            let _ = timerfd_settime(&self.alarm, TimerfdTimerFlags::ABSTIME, &at(until));
+        if timeout.is_none() {
+            self.alarm_at(until);
         }
         self.ready.clear();
         let mut events = [const { MaybeUninit::uninit() }; EVENTS_MAX];
@@ -99,6 +97,21 @@ impl Vigil {
             epoll::wait(&self.poll, &mut events, timeout.as_ref()).unwrap_or_default();
         let tokens = events.iter().map(|event| event.data.u64());
         self.ready.extend(tokens.filter(|&token| token != ALARM));
+    }
+
+    /// Waits until `until` has come, whatever is readable.
+    pub fn sleep(&mut self, until: Instant) {
+        self.alarm_at(until);
+        // An interrupted sleep is a short one.
+        let _ = poll(&mut [PollFd::new(&self.alarm, PollFlags::IN)], None);
+    }
+
+    fn alarm_at(&mut self, until: Instant) {
+        if until != self.set {
+            self.set = until;
+            // The alarm is ours, and any instant will do: nothing of this can be refused.
+            let _ = timerfd_settime(&self.alarm, TimerfdTimerFlags::ABSTIME, &at(until));
+        }
     }
 
     /// The token in `place` of what was readable at the end of the last wait.
@@ -163,6 +176,9 @@ mod tests {
         vigil.wait(Instant(1), clock.at());
         assert_eq!(vigil.ready(0), None);
         wake.wake();
+        let due = Instant(clock.at().0 + 300_000);
+        vigil.sleep(due);
+        assert!(clock.at() >= due, "nothing but the alarm ends it");
         vigil.wait(Instant::NEVER, clock.at());
         assert_eq!((vigil.ready(0), vigil.ready(1)), (Some(7), None));
     }
