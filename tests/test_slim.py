@@ -96,6 +96,44 @@ def test_every_stand_in_is_still_needed(imported: set[str]) -> None:
     assert set(STAND_INS) <= set(done.stdout.decode().split())
 
 
+# A class of named fields in all that it can have, told by what it can do.
+NAMED = """\
+from __future__ import annotations
+import sys
+from limpet import slim
+if sys.argv[1:]:
+    slim.install()
+from typing import NamedTuple
+class Point(NamedTuple):
+    "A place."
+    x: int
+    y: int = 2
+    unit = "m"
+    def far(self) -> int:
+        return self.x + self.y
+    @property
+    def near(self) -> int:
+        return self.x
+class Nothing(NamedTuple):
+    pass
+point = Point(1)
+print(point, point == (1, 2), point.far(), point.near, point.unit, point._replace(y=5), hash(point))
+print(Point.__doc__, Point.__module__, Point.__qualname__, Point._fields, Point._field_defaults)
+print(Point.__bases__, Nothing(), hasattr(sys.modules["typing"], "__file__"))
+"""
+
+
+def test_a_named_tuple_is_as_the_real_ones() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}
+
+    def told(*words: str) -> str:
+        argv = [sys.executable, "-c", NAMED, *words]
+        done = subprocess.run(argv, env=environment, capture_output=True, check=True, text=True)
+        return done.stdout
+
+    assert told("slim") == told().replace("True\n", "False\n")
+
+
 def test_a_real_module_that_is_there_stays() -> None:
     code = "import json; from limpet import slim; slim.install(); print(json.dumps([1]))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "runtime")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,13 @@ def test_a_file_that_cannot_be_read_is_a_mistake(
     assert len(mistakes) == 1
     assert mistakes[0].startswith(f"{file}:1: cannot read the file: ")
     assert expected in mistakes[0]
+
+
+def test_the_parser_is_forgotten_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in toml.PARSER]:
+        # Others of these tests have theirs again afterwards.
+        monkeypatch.setitem(sys.modules, name, sys.modules[name])
+    assert toml.Source("a.toml", "a = 1", []).root == {"a": 1}
+    toml.let_go()
+    assert "tomli" not in sys.modules
+    assert toml.Source("a.toml", "a = 2", []).root == {"a": 2}

@@ -33,7 +33,7 @@ UNTOLD = ("arithmetic", "budget")
 def run(config_file: str) -> int:
     """Run the agent by the configuration in `config_file` until SIGTERM; return its exit code."""
     slim.install()
-    from limpet import config, policy
+    from limpet import config, policy, toml
     from limpet.clock import Clock
     from limpet.log import stderr_log
 
@@ -43,6 +43,7 @@ def run(config_file: str) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{error}\ncannot start the agent: see above (it ends)\n")
         return error.exit_code
+    toml.let_go()
     log = stderr_log(Clock().wall_ms, settings.log.level, settings.log.format)
     try:
         restart = _serve(settings, rules, log)

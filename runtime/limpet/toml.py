@@ -6,6 +6,7 @@ parser is imported when a file is read, so that a running agent can let go of it
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from limpet.errors import nearest
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     Where = tuple[str | int, ...]
 
 FILE_BYTES_MAX = 256 * 1024
+# What only the parser needs, and all that is beneath.
+PARSER = ("tomli", "re")
 
 
 class Source:
@@ -99,6 +102,12 @@ def load(path: str, mistakes: list[str]) -> Source:
     except UnicodeDecodeError as error:
         mistakes.append(f"{path}:1: cannot read the file: it is not UTF-8 at byte {error.start}")
     return Source(path, content, mistakes)
+
+
+def let_go() -> None:
+    """Forget the parser; to read one more file brings it back."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in PARSER]:
+        del sys.modules[name]
 
 
 def _dotted(where: Where) -> str:
