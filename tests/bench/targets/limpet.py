@@ -35,7 +35,8 @@ class Limpet(targets.Process):
     durable = True
     kinds = frozenset({targets.EXEC, targets.THREE, targets.NOOP})
     limits = LIMITS
-    attempts = 16
+    # Half of what the load has under way: nobody else has a bound.
+    attempts = 32
     device = ""
     more = ""
     storm = ""
