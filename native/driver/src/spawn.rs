@@ -110,10 +110,22 @@ pub fn spawn(
     launch: &Launch,
     limits: &Limits,
 ) -> Result<Child, SpawnError> {
+    spawn_in(None, containment, name, launch, limits)
+}
+
+/// The same in a working directory that was `opened` already.
+pub(crate) fn spawn_in(
+    opened: Option<OwnedFd>,
+    containment: &Containment,
+    name: &AttemptName,
+    launch: &Launch,
+    limits: &Limits,
+) -> Result<Child, SpawnError> {
     let program = program(launch)?;
     let account = launch.user.as_deref().map(account).transpose()?.flatten();
     let environment = environment(name, launch)?;
-    let directory = directory::open(&launch.directory, account.as_ref()).map_err(|cause| {
+    let open = || directory::open(&launch.directory, account.as_ref());
+    let directory = opened.map_or_else(open, Ok).map_err(|cause| {
         let object = launch.directory.display();
         failure("directory_unusable", format!("open directory {object}"), &cause)
     })?;

@@ -41,31 +41,43 @@ pub struct Workplaces(Mutex<Known>);
 struct Known {
     /// Made here, and nobody is left of any attempt that was in it.
     clean: HashSet<PathBuf>,
-    spares: Vec<PathBuf>,
+    spares: Vec<Spare>,
     named: u64,
 }
 
+/// A directory that waits for a task.
+#[derive(Debug)]
+struct Spare {
+    path: PathBuf,
+    opened: OwnedFd,
+}
+
 impl Workplaces {
-    /// Makes a directory that is missing, as the agent's own. Best effort: who starts a process
-    /// makes what is still missing, and tells why not.
-    pub fn make(&self, directory: &Path) {
+    /// Makes a directory that is missing, as the agent's own, and opens it; `None` for one that is
+    /// there. Best effort: who starts a process makes what is still missing, and tells why not.
+    pub fn make(&self, directory: &Path) -> Option<OwnedFd> {
         if self.known().clean.contains(directory) {
-            return;
+            return None;
         }
+        let opened = self.provide(directory)?;
+        self.known().clean.insert(directory.to_owned());
+        Some(opened)
+    }
+
+    /// Gives one that waits the name of `directory`, or makes one.
+    fn provide(&self, directory: &Path) -> Option<OwnedFd> {
         while let Some(spare) = self.pop() {
-            match rename(&spare, directory) {
-                Ok(()) => {
-                    self.known().clean.insert(directory.to_owned());
-                    return;
-                }
+            match rename(&spare.path, directory) {
+                Ok(()) => return Some(spare.opened),
                 // An earlier step's, of an earlier run.
-                Err(Errno::EXIST) => return self.known().spares.push(spare),
-                Err(_) => _ = fs::remove_dir_all(spare),
+                Err(Errno::EXIST) => {
+                    self.known().spares.push(spare);
+                    return None;
+                }
+                Err(_) => _ = fs::remove_dir_all(spare.path),
             }
         }
-        if mkdirat(CWD, directory, Mode::RWXU).is_ok() {
-            self.known().clean.insert(directory.to_owned());
-        }
+        mkdirat(CWD, directory, Mode::RWXU).and_then(|()| open(directory)).ok()
     }
 
     /// Somebody may be left of an attempt that was in it, who would find a later task's files.
@@ -88,11 +100,11 @@ impl Workplaces {
     }
 
     fn set_aside(&self, directory: &Path) -> bool {
-        let Some(name) = self.name() else { return false };
-        let spare = directory.with_file_name(name);
-        let done = is_as_made(directory) && rename(directory, &spare).is_ok();
+        let (Some(name), Ok(opened)) = (self.name(), open(directory)) else { return false };
+        let path = directory.with_file_name(name);
+        let done = is_as_made(&opened) && rename(directory, &path).is_ok();
         if done {
-            self.known().spares.push(spare);
+            self.known().spares.push(Spare { path, opened });
         }
         done
     }
@@ -104,7 +116,7 @@ impl Workplaces {
         (known.spares.len() < SPARES_MAX).then(|| format!("{SPARE}{}", known.named))
     }
 
-    fn pop(&self) -> Option<PathBuf> {
+    fn pop(&self) -> Option<Spare> {
         self.known().spares.pop()
     }
 
@@ -116,7 +128,7 @@ impl Workplaces {
 
 impl Drop for Workplaces {
     fn drop(&mut self) {
-        self.known().spares.iter().for_each(|spare| _ = fs::remove_dir_all(spare));
+        self.known().spares.iter().for_each(|spare| _ = fs::remove_dir_all(&spare.path));
     }
 }
 
@@ -133,6 +145,11 @@ pub fn clear_directories(root: &Path, live: &[String]) {
     }
 }
 
+fn open(directory: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, directory, flags, Mode::empty())
+}
+
 /// Never in the place of another, not even of an empty one.
 fn rename(from: &Path, to: &Path) -> rustix::io::Result<()> {
     renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
@@ -140,9 +157,7 @@ fn rename(from: &Path, to: &Path) -> rustix::io::Result<()> {
 
 /// Whether it is empty, small, and has the owner, the mode and the attributes of a new one: nothing
 /// of what an earlier task has done to it would be a later one's. False where that is not sure.
-fn is_as_made(directory: &Path) -> bool {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(opened) = openat(CWD, directory, flags, Mode::empty()) else { return false };
+fn is_as_made(opened: &OwnedFd) -> bool {
     let own = |found: Stat| {
         found.st_uid == geteuid().as_raw()
             && found.st_gid == getegid().as_raw()
@@ -153,10 +168,10 @@ fn is_as_made(directory: &Path) -> bool {
     let is = |answer: Result<bool, Errno>| {
         answer.unwrap_or_else(|errno| [Errno::NOTSUP, Errno::NOTTY, Errno::NOSYS].contains(&errno))
     };
-    fstat(&opened).is_ok_and(own)
-        && is(flistxattr(&opened, &mut [0_u8; 1]).map(|bytes| bytes == 0))
-        && is(ioctl_getflags(&opened).map(|flags| flags.bits() & !GIVEN_FLAGS == 0))
-        && is_empty(&opened)
+    fstat(opened).is_ok_and(own)
+        && is(flistxattr(opened, &mut [0_u8; 1]).map(|bytes| bytes == 0))
+        && is(ioctl_getflags(opened).map(|flags| flags.bits() & !GIVEN_FLAGS == 0))
+        && is_empty(opened)
 }
 
 fn is_empty(directory: &OwnedFd) -> bool {
@@ -192,16 +207,19 @@ mod tests {
         let root = tempdir().expect("a directory");
         let path = |name: &str| root.path().join(name);
         let places = Workplaces::default();
-        places.make(&path("s.one"));
-        let first = inode(&path("s.one"));
+        let opened =
+            |name: &str| places.make(&path(name)).map(|fd| fstat(fd).expect("open").st_ino);
+        let first = opened("s.one").expect("a new one");
+        assert_eq!(first, inode(&path("s.one")));
+        assert_eq!(opened("s.one"), None, "it is there");
         fs::write(path("s.one").join("file"), "text").expect("written");
         fs::remove_file(path("s.one").join("file")).expect("removed");
         places.retire(&path("s.one"), false);
         assert!(!path("s.one").exists());
         fs::create_dir(path("s.there")).expect("made");
-        places.make(&path("s.there"));
-        assert_ne!(inode(&path("s.there")), first, "it is in nobody's place");
-        places.make(&path("s.two"));
+        assert_eq!(opened("s.there"), None, "it is in nobody's place");
+        assert_ne!(inode(&path("s.there")), first);
+        assert_eq!(opened("s.two"), Some(first));
         assert_eq!(inode(&path("s.two")), first);
         let mode = fs::metadata(path("s.two")).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);

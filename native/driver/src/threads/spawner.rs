@@ -9,7 +9,7 @@ use crate::containment::{Cell, Containment, Limits, Meter, Scope, Swept};
 use crate::launch::Launch;
 use crate::memory::{Board, Subject, Watch};
 use crate::quota::{Quota, Rounds};
-use crate::spawn::{AttemptName, SpawnError, spawn};
+use crate::spawn::{AttemptName, SpawnError, spawn_in};
 use crate::threads::timer::{Inbox, Message};
 use crate::workplaces::Workplaces;
 use limpet_core::message::{AttemptRef, Signal};
@@ -195,14 +195,14 @@ impl Spawner<'_> {
         limits: &Limits,
         quota: Option<Quota>,
     ) -> Result<Running, SpawnError> {
-        if let Some(excess) = quota.as_ref().and_then(Quota::excess) {
+        let made = if launch.user.is_none() { self.places.make(&launch.directory) } else { None };
+        // One that was made now has nothing in it.
+        let looked = quota.as_ref().filter(|_| made.is_none());
+        if let Some(excess) = looked.and_then(Quota::excess) {
             let detail = format!("{excess} (the attempt has not started)");
             return Err(SpawnError { code: "directory_full", detail, before_exec: true });
         }
-        if launch.user.is_none() {
-            self.places.make(&launch.directory);
-        }
-        let child = spawn(self.containment, name, launch, limits)?;
+        let child = spawn_in(made, self.containment, name, launch, limits)?;
         let meter = child.cell.meter();
         let not_enforced = self.containment.not_enforced(limits);
         let directory = launch.directory.clone();
