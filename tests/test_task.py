@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from limpet import task
 from limpet.errors import TaskError
+from limpet.units import NUMBER_MAX
 from samples import NOW_MS, VECTORS, read_vectors
 
 PLANS = sorted(path.name for path in (VECTORS / "plans").iterdir())
@@ -18,7 +19,13 @@ REFUSALS = read_vectors("refusals.json")
 EXTENSION = read_vectors("extension.json")
 
 JSON = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-NUMBER_MAX, NUMBER_MAX),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(),
+    ),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
     ),
@@ -119,6 +126,25 @@ def test_no_task_changes_the_defaults_of_the_next() -> None:
     assert compile_step() == absent
     forms = (task.DOCUMENT, task.CEILINGS, task.STEP, task.RETRY, task.LIMITS)
     assert [form.defaults for form in forms] == [task.Form(form.fields).defaults for form in forms]
+
+
+def test_steps_that_came_before_are_the_same_again_in_another_task() -> None:
+    """Short ones are not compiled anew, long ones are; nobody sees a difference."""
+    for text in ("x", "x" * task.KEPT_BYTES_MAX):
+        first, other = one_step(input={"a": text}), one_step(input={"a": text})
+        plans: list[Any] = [task.compile(first, "ops", NOW_MS) for _ in range(2)]
+        plans.append(task.compile({**other, "id": "t-2", "finally": []}, "dev", NOW_MS))
+        assert plans[0] == plans[1] == {**plans[2], "id": "t-1", "source": "ops"}
+        assert plans[0]["steps"][1]["input"] == {"a": text}
+        last: Any = task.compile({**other, "finally": [{"name": "c", "tool": "x"}]}, "ops", NOW_MS)
+        assert last["steps"][:2] == plans[0]["steps"]
+        assert last["steps"][2]["finally"]
+
+
+def test_a_fault_is_found_as_often_as_it_comes() -> None:
+    for _ in range(2):
+        with pytest.raises(TaskError, match=r"steps\[1\].oops"):
+            compile_step(oops=1)
 
 
 def test_an_input_that_nests_too_deep_is_refused() -> None:

@@ -188,6 +188,7 @@ WHEN_SUBJECTS = ("outcome", "exit_code", "result.<path>")
 def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
     """Return the plan of `document`, which came from `source`; TaskError names the first fault.
 
+    `document` is a value within the bounds of `codec.decode`, which JSON can spell.
     `now_ms` is wall time: a task whose `expires_at` is not after it is refused as `expired`.
     """
     fields = _take_fresh(document, DOCUMENT, now_ms)
