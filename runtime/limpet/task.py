@@ -188,7 +188,6 @@ WHEN_SUBJECTS = ("outcome", "exit_code", "result.<path>")
 def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
     """Return the plan of `document`, which came from `source`; TaskError names the first fault.
 
-    `document` is a value within the bounds of `codec.decode`, which JSON can spell.
     `now_ms` is wall time: a task whose `expires_at` is not after it is refused as `expired`.
     """
     fields = _take_fresh(document, DOCUMENT, now_ms)
@@ -201,8 +200,6 @@ def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
             "too_many_steps",
             f"steps: steps, finally and plan.steps together are more than {STEPS_MAX}",
         )
-    text = orjson.dumps([main, last])
-    is_short = len(text) <= KEPT_BYTES_MAX
     return {
         "plan": VERSION,
         "id": fields["id"],
@@ -213,7 +210,7 @@ def compile(document: object, source: str, now_ms: int) -> dict[str, object]:
         "priority": fields["priority"],
         "report": fields["report"],
         "ceilings": ceilings,
-        "steps": _compile_kept(text) if is_short else _compile_all(main, last),
+        "steps": _compile_lists(main, last),
     }
 
 
@@ -311,6 +308,16 @@ def _take(table: object, where: str, form: Form) -> dict[str, Any]:
         if name not in table:
             raise TaskError("field_missing", f"{inside}{name}: is required")
     return values
+
+
+def _compile_lists(main: list[object], last: list[object]) -> list[dict[str, Any]]:
+    """Compile all steps of a task, those of a short one that came before by looking them up."""
+    try:
+        text = orjson.dumps([main, last])
+    except TypeError:
+        # A number that no message can bring: whoever reads its field refuses it.
+        return _compile_all(main, last)
+    return _compile_kept(text) if len(text) <= KEPT_BYTES_MAX else _compile_all(main, last)
 
 
 @lru_cache(maxsize=KEPT_MAX)
