@@ -106,13 +106,14 @@ fn declared(entries: &[Entry]) -> Declared<'_> {
     plan
 }
 
-/// The whole history of a task that is over, from its records.
+/// The whole history of a task that is over, from its records, and what it leaves behind.
 ///
 /// It is put together from their texts: to read each into a tree first took most of the time that
 /// the journal's thread spent on a task.
 #[must_use]
-pub fn tell(entries: &[Entry], facts: &Facts) -> String {
+pub fn tell(entries: &[Entry], facts: &Facts) -> (String, Option<Remains>) {
     let mut plan = declared(entries);
+    let remains = plan.remains();
     let mut ends: Vec<Option<String>> = vec![None; plan.steps.len()];
     let mut told = Summary { id: plan.id, source: plan.source, ..Summary::default() };
     (told.outcome, told.clock_uncertain) = (Outcome::None.name(), facts.clock_uncertain);
@@ -145,7 +146,7 @@ pub fn tell(entries: &[Entry], facts: &Facts) -> String {
     let steps = plan.steps.iter().zip(ends);
     let steps = steps.map(|(step, end)| joined(&written(step), &end.unwrap_or_else(skipped)));
     let steps = format!("{{\"steps\":[{}]}}", steps.collect::<Vec<_>>().join(","));
-    fit(joined(&written(&told), &steps))
+    (fit(joined(&written(&told), &steps)), remains)
 }
 
 /// The text of a JSON object, if it is one.
@@ -208,12 +209,17 @@ pub struct Remains {
 /// Reads who a task was; `None` if its plan cannot be read, or names what is no name.
 #[must_use]
 pub fn remains(entries: &[Entry]) -> Option<Remains> {
-    let plan = declared(entries);
-    let name = |raw: Option<&RawValue>| {
-        serde_json::from_str(raw?.get()).ok().filter(|name: &String| is_name(name))
-    };
-    let keep = plan.steps.iter().any(|step| step.keep);
-    Some(Remains { id: name(plan.id)?, source: name(plan.source)?, keep })
+    declared(entries).remains()
+}
+
+impl Declared<'_> {
+    fn remains(&self) -> Option<Remains> {
+        let name = |raw: Option<&RawValue>| {
+            serde_json::from_str(raw?.get()).ok().filter(|name: &String| is_name(name))
+        };
+        let keep = self.steps.iter().any(|step| step.keep);
+        Some(Remains { id: name(self.id)?, source: name(self.source)?, keep })
+    }
 }
 
 /// What the host needs to compile the steps that a result asks for.
@@ -278,7 +284,7 @@ mod tests {
     }
 
     fn told(entries: &[Entry]) -> Value {
-        serde_json::from_str(&tell(entries, &Facts::default())).expect("JSON")
+        serde_json::from_str(&tell(entries, &Facts::default()).0).expect("JSON")
     }
 
     const PLAN: &str = r#"{"id": "app-1", "source": "ops", "steps": [

@@ -16,6 +16,7 @@ use crate::threads::offers::Offers;
 use crate::threads::timer::{Inbox, Message};
 use limpet_core::message::{AttemptRef, TaskRef};
 use limpet_core::record::{ENDED, PLANS, Record};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -98,6 +99,8 @@ pub struct Journal {
     spool: Spool,
     recordings: PathBuf,
     offers: Offers<(TaskRef, u64, history::Facts)>,
+    /// What the tasks leave behind whose results the host has.
+    remains: HashMap<u64, Remains>,
     awaited: bool,
     /// The timer has something in its inbox that it was not woken for.
     posted: bool,
@@ -124,6 +127,7 @@ impl Journal {
             spool,
             recordings,
             offers: Offers::default(),
+            remains: HashMap::new(),
             awaited: false,
             posted: false,
             reported: false,
@@ -197,8 +201,9 @@ impl Journal {
     /// Tells the host how tasks went, as far as it has room for it.
     fn offer(&mut self) {
         while let Some((reference, task, facts)) = self.offers.next() {
-            let text = history::tell(&self.records(task, |_| true), &facts);
+            let (text, remains) = history::tell(&self.records(task, |_| true), &facts);
             self.offers.offered(task, text.len());
+            self.remains.extend(remains.map(|remains| (task, remains)));
             self.report(Told::Result { task: pack_task(reference), text });
         }
     }
@@ -269,8 +274,9 @@ impl Journal {
 
     /// Asks for the end of a task's working directory, while its plan can still be read.
     fn retire(&mut self, task: u64) {
-        let plan = self.records(task, |kind| PLANS.contains(&kind));
-        let Some(Remains { id, source, keep }) = history::remains(&plan) else { return };
+        let told = self.remains.remove(&task);
+        let read = || history::remains(&self.records(task, |kind| PLANS.contains(&kind)));
+        let Some(Remains { id, source, keep }) = told.or_else(read) else { return };
         let directory = PathBuf::from(self.table.directory(&source, &id));
         // Most of what needs no process has none.
         if directory.symlink_metadata().is_ok() {
