@@ -133,7 +133,7 @@ impl Driver {
         let (same, looked_at) = (Arc::clone(&containment), Arc::clone(&board));
         let (realtime, (tell, told)) = (settings.realtime, std::sync::mpsc::channel());
         let mut threads = vec![thread("limpet-sampler", move || sampler::run(&same, &looked_at))?];
-        let places = Arc::new(Workplaces::default());
+        let places = Arc::new(Workplaces::new(PathBuf::from(&table.task_root)));
         for orders in spawner_orders {
             let (containment, places) = (Arc::clone(&containment), Arc::clone(&places));
             let (timer, board) = (inbox.clone(), Arc::clone(&board));

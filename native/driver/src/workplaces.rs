@@ -6,9 +6,10 @@
 //! as it was made is renamed instead.
 
 use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,9 +20,9 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
-/// Directories that wait for a task.
-const SPARES_MAX: usize = 32;
-/// What their names begin with; no task's does.
+/// Directories that wait for a task: as many as attempts may run at once by any configuration.
+const SPARES_MAX: usize = 64;
+/// What their names begin with, unless there was no time to rename them; no task's does.
 const SPARE: &str = ".spare-";
 /// What the name of a working directory ends with that was kept on demand.
 const KEPT: &str = "kept";
@@ -32,15 +33,21 @@ const GIVEN_FLAGS: u32 = 0x0008_0000 | 0x1000_0000;
 /// Room for the two names that every directory has, and for one more of any length.
 const NAMES_BYTES: usize = 512;
 
-/// The working directories of this run. Shared by threads, none of which waits for what another
-/// does on the disk.
-#[derive(Debug, Default)]
-pub struct Workplaces(Mutex<Known>);
+/// The working directories of this run. Shared by threads: names are given under the lock, for the
+/// kernel lets one at a time change those in a directory anyway; all else is done without it.
+#[derive(Debug)]
+pub struct Workplaces {
+    root: PathBuf,
+    /// `None` where there is nothing to open: then none is used again.
+    opened: Option<OwnedFd>,
+    known: Mutex<Known>,
+}
 
+/// Directories by their names in the root.
 #[derive(Debug, Default)]
 struct Known {
     /// Made here, and nobody is left of any attempt that was in it.
-    clean: HashSet<PathBuf>,
+    clean: HashSet<OsString>,
     spares: Vec<Spare>,
     named: u64,
 }
@@ -48,87 +55,121 @@ struct Known {
 /// A directory that waits for a task.
 #[derive(Debug)]
 struct Spare {
-    path: PathBuf,
+    name: OsString,
     opened: OwnedFd,
+    /// It still has the name of the task that left it.
+    is_tasks: bool,
 }
 
 impl Workplaces {
+    /// Those directly beneath `root`.
+    #[must_use]
+    pub fn new(root: PathBuf) -> Workplaces {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = openat(CWD, &root, flags, Mode::empty()).ok();
+        Workplaces { root, opened, known: Mutex::default() }
+    }
+
     /// Makes a directory that is missing, as the agent's own, and opens it; `None` for one that is
     /// there. Best effort: who starts a process makes what is still missing, and tells why not.
     pub fn make(&self, directory: &Path) -> Option<OwnedFd> {
-        if self.known().clean.contains(directory) {
-            return None;
-        }
-        let opened = self.provide(directory)?;
-        self.known().clean.insert(directory.to_owned());
+        let (root, name) = self.place(directory)?;
+        let reused = self.reuse(root, name).ok()?;
+        let made = || mkdirat(root, name, Mode::RWXU).and_then(|()| open(root, name)).ok();
+        let opened = reused.or_else(made)?;
+        self.known().clean.insert(name.to_owned());
         Some(opened)
     }
 
-    /// Gives one that waits the name of `directory`, or makes one.
-    fn provide(&self, directory: &Path) -> Option<OwnedFd> {
-        while let Some(spare) = self.pop() {
-            match rename(&spare.path, directory) {
-                Ok(()) => return Some(spare.opened),
-                // An earlier step's, of an earlier run.
+    /// Gives one that waits, if any does, the name `name`. [`Errno::EXIST`] where that is taken.
+    fn reuse(&self, root: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<Option<OwnedFd>> {
+        let mut known = self.known();
+        if known.clean.contains(name) {
+            return Err(Errno::EXIST);
+        }
+        while let Some(spare) = known.spares.pop() {
+            match rename(root, &spare.name, name) {
+                Ok(()) => return Ok(Some(spare.opened)),
                 Err(Errno::EXIST) => {
-                    self.known().spares.push(spare);
-                    return None;
+                    known.spares.push(spare);
+                    // It waits itself; or it is an earlier step's, of an earlier run.
+                    let found = known.spares.iter().position(|spare| spare.name == name);
+                    let found = found.ok_or(Errno::EXIST)?;
+                    return Ok(Some(known.spares.swap_remove(found).opened));
                 }
-                Err(_) => _ = fs::remove_dir_all(spare.path),
+                Err(_) => _ = fs::remove_dir_all(self.root.join(spare.name)),
             }
         }
-        mkdirat(CWD, directory, Mode::RWXU).and_then(|()| open(directory)).ok()
+        Ok(None)
     }
 
     /// Somebody may be left of an attempt that was in it, who would find a later task's files.
     pub fn doubt(&self, directory: &Path) {
-        self.known().clean.remove(directory);
+        if let Some(name) = directory.file_name() {
+            self.known().clean.remove(name);
+        }
     }
 
     /// Ends a working directory: kept under another name, so that nobody takes it for a live one,
     /// or removed, unless a later task can have it.
     pub fn retire(&self, directory: &Path, keep: bool) {
-        let clean = self.known().clean.remove(directory);
+        let place = self.place(directory);
+        let clean = place.filter(|(_, name)| self.known().clean.remove(*name));
         if keep {
             let mut name = directory.as_os_str().to_owned();
             name.push(".");
             name.push(KEPT);
             let _ = fs::rename(directory, name);
-        } else if !(clean && self.set_aside(directory)) {
+        } else if !clean.is_some_and(|(root, name)| self.set_aside(root, name)) {
             let _ = fs::remove_dir_all(directory);
         }
     }
 
-    fn set_aside(&self, directory: &Path) -> bool {
-        let (Some(name), Ok(opened)) = (self.name(), open(directory)) else { return false };
-        let path = directory.with_file_name(name);
-        let done = is_as_made(&opened) && rename(directory, &path).is_ok();
-        if done {
-            self.known().spares.push(Spare { path, opened });
-        }
-        done
-    }
-
-    /// That of one spare more, if there is room for it.
-    fn name(&self) -> Option<String> {
+    /// Lets it wait for the next task, for now under the name it has: by then there may be one.
+    fn set_aside(&self, root: BorrowedFd<'_>, name: &OsStr) -> bool {
+        let Some(opened) = open(root, name).ok().filter(is_as_made) else { return false };
         let mut known = self.known();
-        known.named += 1;
-        (known.spares.len() < SPARES_MAX).then(|| format!("{SPARE}{}", known.named))
+        let has_room = known.spares.len() < SPARES_MAX;
+        if has_room {
+            known.spares.push(Spare { name: name.to_owned(), opened, is_tasks: true });
+        }
+        has_room
     }
 
-    fn pop(&self) -> Option<Spare> {
-        self.known().spares.pop()
+    /// Whether something waits under the name of a task that is over.
+    pub fn is_untidy(&self) -> bool {
+        self.known().spares.iter().any(|spare| spare.is_tasks)
+    }
+
+    /// Gives all that waits a name that is no task's. For whoever has nothing else to do.
+    pub fn tidy(&self) {
+        let Some(root) = &self.opened else { return };
+        let mut known = self.known();
+        let Known { spares, named, .. } = &mut *known;
+        for spare in spares.iter_mut().filter(|spare| spare.is_tasks) {
+            *named += 1;
+            let name = OsString::from(format!("{SPARE}{named}"));
+            // One that is gone is found out when it is to be used.
+            let _ = rename(root.as_fd(), &spare.name, &name);
+            (spare.name, spare.is_tasks) = (name, false);
+        }
+    }
+
+    /// Where a directory is, and its name there.
+    fn place<'a>(&'a self, directory: &'a Path) -> Option<(BorrowedFd<'a>, &'a OsStr)> {
+        Some((self.opened.as_ref()?.as_fd(), directory.file_name()?))
     }
 
     /// A panic elsewhere leaves whole lists.
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Workplaces {
     fn drop(&mut self) {
-        self.known().spares.iter().for_each(|spare| _ = fs::remove_dir_all(&spare.path));
+        let known = self.known();
+        known.spares.iter().for_each(|spare| _ = fs::remove_dir_all(self.root.join(&spare.name)));
     }
 }
 
@@ -145,14 +186,14 @@ pub fn clear_directories(root: &Path, live: &[String]) {
     }
 }
 
-fn open(directory: &Path) -> rustix::io::Result<OwnedFd> {
+fn open(root: BorrowedFd<'_>, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(CWD, directory, flags, Mode::empty())
+    openat(root, name, flags, Mode::empty())
 }
 
 /// Never in the place of another, not even of an empty one.
-fn rename(from: &Path, to: &Path) -> rustix::io::Result<()> {
-    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
+fn rename(root: BorrowedFd<'_>, from: &OsStr, to: &OsStr) -> rustix::io::Result<()> {
+    renameat_with(root, from, root, to, RenameFlags::NOREPLACE)
 }
 
 /// Whether it is empty, small, and has the owner, the mode and the attributes of a new one: nothing
@@ -206,7 +247,7 @@ mod tests {
     fn what_is_as_it_was_made_is_used_again() {
         let root = tempdir().expect("a directory");
         let path = |name: &str| root.path().join(name);
-        let places = Workplaces::default();
+        let places = Workplaces::new(root.path().to_owned());
         let opened =
             |name: &str| places.make(&path(name)).map(|fd| fstat(fd).expect("open").st_ino);
         let first = opened("s.one").expect("a new one");
@@ -215,7 +256,8 @@ mod tests {
         fs::write(path("s.one").join("file"), "text").expect("written");
         fs::remove_file(path("s.one").join("file")).expect("removed");
         places.retire(&path("s.one"), false);
-        assert!(!path("s.one").exists());
+        places.tidy();
+        assert!(!path("s.one").exists() && !places.is_untidy());
         fs::create_dir(path("s.there")).expect("made");
         assert_eq!(opened("s.there"), None, "it is in nobody's place");
         assert_ne!(inode(&path("s.there")), first);
@@ -232,6 +274,31 @@ mod tests {
         assert_eq!(names(root.path()), 2 + SPARES_MAX);
         drop(places);
         assert_eq!(names(root.path()), 2);
+    }
+
+    /// Under load a directory goes from task to task by one change of its name; a task whose name
+    /// one still has gets that one.
+    #[test]
+    fn what_waits_keeps_its_name_until_there_is_time() {
+        let root = tempdir().expect("a directory");
+        let path = |name: &str| root.path().join(name);
+        let places = Workplaces::new(root.path().to_owned());
+        let opened =
+            |name: &str| places.make(&path(name)).map(|fd| fstat(fd).expect("open").st_ino);
+        let both = [opened("s.one"), opened("s.two")];
+        ["s.one", "s.two"].iter().for_each(|name| places.retire(&path(name), false));
+        assert!(places.is_untidy());
+        assert_eq!(opened("s.one"), both[0], "its own, though another waits in front of it");
+        assert_eq!(opened("s.one"), None, "now it is there");
+        assert_eq!(opened("s.three"), both[1]);
+        assert!(!path("s.two").exists() && !places.is_untidy());
+        assert_eq!(names(root.path()), 2);
+        ["s.one", "s.three"].iter().for_each(|name| places.retire(&path(name), false));
+        fs::remove_dir(path("s.one")).expect("removed");
+        places.tidy();
+        assert!(!path("s.three").exists());
+        let next = [opened("s.four"), opened("s.five")];
+        assert!(next.contains(&both[1]) && !next.contains(&None), "one that is gone is not missed");
     }
 
     /// What a task may do to its directory; false where this file system does not know it.
@@ -259,15 +326,16 @@ mod tests {
         let root = tempdir().expect("a directory");
         let directory = root.path().join("s.task");
         for (number, change) in CHANGES.into_iter().enumerate() {
-            let places = Workplaces::default();
+            let places = Workplaces::new(root.path().to_owned());
             places.make(&directory);
             let changed = change(&directory);
             assert!(changed || number > 2, "{number}");
             places.retire(&directory, false);
+            places.tidy();
             assert!(!directory.exists());
             assert_eq!(places.known().spares.is_empty(), changed, "{number}");
         }
-        let places = Workplaces::default();
+        let places = Workplaces::new(root.path().to_owned());
         places.make(&directory);
         places.doubt(&directory);
         places.retire(&directory, false);

@@ -21,6 +21,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+/// How long nothing was asked of a spawner that has time for what is not urgent.
+const IDLE: Duration = Duration::from_millis(100);
+
 /// What the spawner is asked to do.
 #[derive(Debug)]
 pub enum Order {
@@ -92,7 +95,8 @@ pub fn run(
     let mut spawner = Spawner { containment, timer, board, held: HashMap::new(), places };
     let mut rounds = Rounds::new(Instant::now());
     loop {
-        let wait = spawner.has_quotas().then(|| rounds.wait(Instant::now()));
+        let look = spawner.has_quotas().then(|| rounds.wait(Instant::now()));
+        let wait = look.into_iter().chain(places.is_untidy().then_some(IDLE)).min();
         match next(orders, wait, || containment.prepare()) {
             Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => break,
             Ok(order) => spawner.perform(order),
@@ -100,6 +104,7 @@ pub fn run(
                 let began = Instant::now();
                 spawner.look();
                 rounds.looked(began, Instant::now());
+                places.tidy();
             }
         }
     }
