@@ -46,6 +46,8 @@ pub struct Live {
     pub number: u8,
     /// Why it was refused or could not start.
     pub reason: Option<(String, String)>,
+    /// A spawner has its process, or was asked for it.
+    pub is_held: bool,
     /// Leader's pid, until it is buried.
     pub pid: Option<Pid>,
     /// The leader's descriptor.
@@ -85,6 +87,7 @@ impl Live {
             step: 0,
             number: 0,
             reason: None,
+            is_held: false,
             pid: None,
             pidfd: None,
             pipes: [None, None, None],

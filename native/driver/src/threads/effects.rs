@@ -38,10 +38,11 @@ impl Timer {
                     self.spawner_of(attempt).send(spawner::Order::Sweep(attempt));
                 }
                 Effect::Discard(attempt) => {
-                    if self.live_of(attempt).is_some() {
-                        self.live[attempt.slot as usize] = None;
+                    let live =
+                        self.live[attempt.slot as usize].take_if(|it| it.reference == attempt);
+                    if live.is_none_or(|live| live.is_held) {
+                        self.spawner_of(attempt).send(spawner::Order::Forget(attempt));
                     }
-                    self.spawner_of(attempt).send(spawner::Order::Forget(attempt));
                 }
                 Effect::Release { task, keep_from } => {
                     self.parts.journal.send(journal::Order::Release { task, keep_from });
@@ -81,6 +82,7 @@ impl Timer {
                 let (limits, quota) = (live.limits(), live.quota(&launch.directory));
                 let launch = Box::new(launch);
                 let order = spawner::Order::Spawn { attempt, name, launch, limits, quota };
+                live.is_held = true;
                 self.spawner_of(attempt).send(order);
                 self.gather.asked();
             }

@@ -47,9 +47,10 @@ pub enum Order {
         /// What to send.
         signal: Signal,
     },
-    /// Kill everything that is left, and say so.
+    /// Kill everything that is left, and say so. Nothing is held of an attempt of which nothing is
+    /// left.
     Sweep(AttemptRef),
-    /// The attempt is over: give its containment up.
+    /// The attempt is given up, though something is left of it.
     Forget(AttemptRef),
     /// Remove a task's working directory, or set it aside.
     Retire {
@@ -169,15 +170,7 @@ impl Spawner<'_> {
                     self.containment.signal(&held.cell, native(signal));
                 }
             }
-            Order::Sweep(attempt) => {
-                self.board.forget(attempt);
-                let (mut killed, mut remaining) = (0, 0);
-                if let Some(held) = self.held.get_mut(&attempt) {
-                    Swept { killed, remaining } = self.containment.empty(&mut held.cell);
-                    held.doubt(self.places);
-                }
-                self.timer.send(Message::Swept { attempt, killed, remaining });
-            }
+            Order::Sweep(attempt) => self.sweep(attempt),
             Order::Forget(attempt) => {
                 self.board.forget(attempt);
                 if let Some(held) = self.held.remove(&attempt) {
@@ -230,6 +223,23 @@ impl Spawner<'_> {
         let (pid, pidfd) = (child.pid, child.pidfd);
         let pipes = [child.stdout, child.stderr, child.report];
         Ok(Running { pid, pidfd, pipes, meter, watch, backstop_bytes, not_enforced })
+    }
+
+    fn sweep(&mut self, attempt: AttemptRef) {
+        self.board.forget(attempt);
+        let mut swept = Swept { killed: 0, remaining: 0 };
+        let held = self.held.remove(&attempt).map(|mut held| {
+            swept = self.containment.empty(&mut held.cell);
+            held.doubt(self.places);
+            held
+        });
+        let Swept { killed, remaining } = swept;
+        self.timer.send(Message::Swept { attempt, killed, remaining });
+        match held {
+            Some(held) if remaining == 0 => self.containment.bury(held.cell),
+            Some(held) => _ = self.held.insert(attempt, held),
+            None => {}
+        }
     }
 
     fn has_quotas(&self) -> bool {

@@ -341,6 +341,7 @@ impl Timer {
                 let live = self.live.get_mut(attempt.slot as usize).and_then(Option::as_mut);
                 if let Some(live) = live.filter(|live| live.reference == attempt) {
                     live.stragglers = killed;
+                    live.is_held = remaining > 0;
                     live.bury();
                     live.close(&mut self.buffer, now_ms);
                 }
@@ -488,6 +489,7 @@ impl Timer {
                 self.feed(Input::Spawned(attempt));
             }
             Err(error) => {
+                live.is_held = false;
                 live.reason = Some((error.code.to_owned(), error.detail));
                 let before_exec = error.before_exec;
                 self.feed(Input::SpawnFailed { attempt, before_exec });
