@@ -35,7 +35,7 @@ const RING_MAX: usize = 256;
 /// Threads that make processes: while some wait for a program to be read and to run, another has
 /// its turn. So many that a processor which a process leaves finds one that is ready to go on; the
 /// kernel takes none from the other processor for it that has just run there.
-const SPAWNERS: usize = 4;
+const SPAWNERS: usize = 8;
 /// Exit code of an agent that met its own mistake: `EX_SOFTWARE` of sysexits(3), as in Python.
 const EXIT_PANICKED: i32 = 70;
 

@@ -16,8 +16,9 @@ use super::cgroup::{self, Entrances};
 use super::{Containment, Leaders, Limits, Meter, Swept, Target};
 use crate::spawn::{AttemptName, MARKER};
 
-/// Cells that wait for an attempt.
-const READY_MAX: usize = 16;
+/// Cells that wait for an attempt: as many as may run at once by any configuration, so that none is
+/// removed only to be made again. There are never more than did run at once.
+const READY_MAX: usize = 64;
 /// Cached files and the like that an earlier attempt may leave in groups that are used again: of
 /// their next limit one part in so many, and never more than this.
 const LEFT_SHARE: u64 = 16;
