@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from limpet.native.records import Event
     from limpet.policy import Policy
 
-# Messages between arrival and acknowledgement. MQTT 5 brokers keep to our receive maximum of 16,
+# Messages between arrival and acknowledgement. MQTT 5 brokers keep to our receive maximum of 32,
 # others to limits of their own (and some to none once they were acknowledged something); beyond
 # this one the message is left to come again, with a new connection when the others are served.
 ARRIVALS_MAX = 256

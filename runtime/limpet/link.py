@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Packets handled in one turn, so that the core and signals have theirs.
 PACKETS_MAX = 32
 # Tasks that the broker may send before we acknowledge one (MQTT 5; brokers have their own limit).
-RECEIVE_MAXIMUM = 16
+RECEIVE_MAXIMUM = 32
 PASSWORD_BYTES_MAX = 4096
 # Connections in a row that an oversized packet has ended. A broker of MQTT 3.1.1 delivers it again
 # each time: then the session that holds it is given up, with whatever else waits in it.
