@@ -37,8 +37,8 @@ FULL = {
     "repetitions": 5,
     # Of the machine.
     **{"syncs": 200, "spawns": 200, "echoes": 1000, "loops": 100, "cyclic": 10},
-    # Of each target in each repetition.
-    **{"warm": 20, "dispatch": 60, "exec": 500, "three": 150, "noop": 3000},
+    # Of each target in each repetition: for rates of processes what takes a second or so.
+    **{"warm": 20, "dispatch": 60, "exec": 1500, "three": 400, "noop": 3000},
     # Deadlines of each subject in each repetition: 2,000 in all.
     "deadlines": 400,
     # Memory.
@@ -98,7 +98,12 @@ def in_turns(counts: Facts, peers: list[Any]) -> Facts:
         for kind in peers[number % len(peers) :] + peers[: number % len(peers)]:
             say(f"turn {number + 1}: {kind.name}")
             with harness.running(kind) as scene:
-                by_target[kind.name].append(ways.repetition(scene, counts))
+                told = ways.repetition(scene, counts)
+            if targets.NOOP in kind.kinds:
+                # No agent remembers the ids of all of these.
+                with harness.running(kind) as scene:
+                    told |= ways.rates(scene, [targets.NOOP], counts)
+            by_target[kind.name].append(told)
     return {
         "machine": gathered(machines),
         "targets": {kind.name: gathered(by_target[kind.name]) for kind in peers},

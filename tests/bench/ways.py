@@ -51,16 +51,18 @@ def throughput(scene: Scene, kind: str, tasks: int) -> float:
 
 
 def repetition(scene: Scene, counts: Facts) -> Samples:
-    """Measure all of it once with a target that has just started."""
-    target, told = scene.target, {"start to subscribed, ms": [scene.start_s * 1e3]}
+    """Measure what has processes once with a target that has just started."""
+    told = {"start to subscribed, ms": [scene.start_s * 1e3]}
     # The first tasks are those of a cold cache; who starts is measured elsewhere.
     dispatch(scene, counts["warm"], 1)
     for at_once in AT_ONCE:
         told |= dispatch(scene, counts["dispatch"] * (1 if at_once == 1 else 2), at_once)
-    for kind in (targets.EXEC, targets.THREE, targets.NOOP):
-        if kind in target.kinds:
-            told[f"{kind}, tasks/s"] = [throughput(scene, kind, counts[kind])]
-    return told
+    return told | rates(scene, [targets.EXEC, targets.THREE], counts)
+
+
+def rates(scene: Scene, kinds: list[str], counts: Facts) -> Samples:
+    """Return tasks a second of each of `kinds`, each with as many at once as keep it busy."""
+    return {f"{kind}, tasks/s": [throughput(scene, kind, counts[kind])] for kind in kinds}
 
 
 def growth(kind: Any, counts: Facts) -> Facts:

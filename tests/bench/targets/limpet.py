@@ -35,8 +35,8 @@ class Limpet(targets.Process):
     durable = True
     kinds = frozenset({targets.EXEC, targets.THREE, targets.NOOP})
     limits = LIMITS
-    # Half of what the load has under way: nobody else has a bound.
-    attempts = 32
+    # As many as the load has under way: nobody else has a bound.
+    attempts = 64
     device = ""
     more = ""
     storm = ""
@@ -132,7 +132,6 @@ class Stormy(Limpet):
     """While Python suffers, with as many deadlines at a time as there can be."""
 
     name = "limpet under the storm"
-    attempts = 64
     slowness = 1
     # The storm's heap is the agent's memory.
     more = '[limits.memory]\nagent = "1GiB"'
