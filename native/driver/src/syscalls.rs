@@ -1,16 +1,17 @@
 //! System calls that rustix does not have: waitid(2) with the fifth argument that libc leaves out,
-//! process_mrelease(2), kcmp(2), ioprio_set(2) and signal(2); and the numbers of those that are
-//! called by number.
+//! process_mrelease(2), kcmp(2), ioprio_set(2), sched_setattr(2) and signal(2); and the numbers of
+//! those that are called by number.
 
 use limpet_core::message::Exit;
 use rustix::fd::{AsRawFd, BorrowedFd};
-use rustix::process::Pid;
+use rustix::process::{Pid, getpriority_process};
 use std::ffi::{CString, c_char, c_int, c_long};
 use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use number::{IOPRIO_SET, KCMP, WAITID};
+use number::{IOPRIO_SET, KCMP, SCHED_SETATTR, WAITID};
 
 /// Numbers of system calls, for the architectures that limpet is built for.
 #[cfg(target_arch = "x86_64")]
@@ -20,6 +21,7 @@ pub(crate) mod number {
     pub const WAITID: u16 = 247;
     pub const KCMP: u16 = 312;
     pub const IOPRIO_SET: u16 = 251;
+    pub const SCHED_SETATTR: u16 = 314;
 }
 #[cfg(target_arch = "aarch64")]
 pub(crate) mod number {
@@ -28,6 +30,7 @@ pub(crate) mod number {
     pub const WAITID: u16 = 95;
     pub const KCMP: u16 = 272;
     pub const IOPRIO_SET: u16 = 30;
+    pub const SCHED_SETATTR: u16 = 274;
 }
 #[cfg(target_arch = "arm")]
 pub(crate) mod number {
@@ -36,6 +39,7 @@ pub(crate) mod number {
     pub const WAITID: u16 = 280;
     pub const KCMP: u16 = 378;
     pub const IOPRIO_SET: u16 = 314;
+    pub const SCHED_SETATTR: u16 = 380;
 }
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "arm")))]
 compile_error!("cannot call the kernel of this architecture: native/driver/src/syscalls.rs");
@@ -82,6 +86,36 @@ pub fn become_idle() {
     let own: c_long = 0;
     // SAFETY: ioprio_set(which, who, ioprio) takes three numbers and touches no memory of ours.
     let _ = unsafe { syscall(IOPRIO_SET.into(), PROCESS, own, CLASS_IDLE) };
+}
+
+/// `struct sched_attr` of sched_setattr(2), as of Linux 3.14.
+#[repr(C)]
+#[derive(Default)]
+struct Scheduling {
+    size: u32,
+    policy: u32,
+    flags: u64,
+    nice: i32,
+    priority: u32,
+    runtime_ns: u64,
+    deadline_ns: u64,
+    period_ns: u64,
+}
+
+/// The calling thread takes the processor for at most `turn` at a time, and comes sooner to it for
+/// that, by the ordinary policy and as nice as it is. Best effort: before Linux 6.12 all turns are
+/// of one length.
+pub fn take_turns_of(turn: Duration) {
+    let own: c_long = 0;
+    let attributes = Scheduling {
+        size: size_of::<Scheduling>() as u32,
+        nice: getpriority_process(None).unwrap_or(0),
+        runtime_ns: u64::try_from(turn.as_nanos()).unwrap_or(u64::MAX),
+        ..Scheduling::default()
+    };
+    let place = ptr::from_ref(&attributes);
+    // SAFETY: sched_setattr(pid, attr, flags) reads as many bytes at `attr` as they say.
+    let _ = unsafe { syscall(SCHED_SETATTR.into(), own, place, own) };
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);

@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::mm::mlock;
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 
+use crate::syscalls;
+
 /// Above every ordinary thread, and below the interrupt threads of a kernel that has them (50).
 const PRIORITY: c_int = 40;
 const SCHED_FIFO: c_int = 1;
@@ -18,6 +20,9 @@ const SCHED_FIFO: c_int = 1;
 const SCHED_RESET_ON_FORK: c_int = 0x4000_0000;
 /// As nice(1) counts it.
 const NICE: i32 = -20;
+/// Of what is short of work: the least that the kernel takes (kernel/sched/syscalls.c). One that may
+/// take the processor for milliseconds has to wait until another has had as much.
+const TURN: Duration = Duration::from_micros(100);
 /// Without a system call that waits.
 const RUN_MAX: Duration = Duration::from_millis(500);
 /// Of the stack below here, a multiple of what a turn of the timer takes.
@@ -34,9 +39,12 @@ unsafe extern "C" {
 }
 
 /// Where it is not asked to come before every ordinary thread, the calling one still comes before
-/// most of them, if it may: it is short of work, and what it does is late at once.
+/// most of them, if it may: it is short of work, and what it does is late at once. To be nice counts
+/// among the agent's own threads only where each session has its share of the processor; that its
+/// turns are short counts among all.
 pub fn prefer() {
     let _ = setpriority_process(None, NICE);
+    syscalls::take_turns_of(TURN);
 }
 
 /// Raises the calling thread, which works on `places` (in memory that it owns).
@@ -64,5 +72,41 @@ pub fn enter(places: &[(*const u8, usize)]) -> Result<(), String> {
     match sched_setscheduler(0, policy, &Parameter { priority: PRIORITY }) {
         0 => Ok(()),
         _ => Err(refused("raise the timer's priority", std::io::Error::last_os_error())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    /// Where the kernel knows turns of different lengths, those of the thread are short; where it
+    /// may not be less nice, too.
+    #[test]
+    fn who_is_preferred_takes_short_turns() {
+        let value = |name: &str| {
+            let told = fs::read_to_string("/proc/thread-self/sched").ok()?;
+            let line = told.lines().find(|line| line.starts_with(name))?.to_owned();
+            line.rsplit(' ').next()?.parse::<u64>().ok()
+        };
+        std::thread::spawn(move || {
+            let before = (value("se.slice"), value("prio"));
+            prefer();
+            let after = (value("se.slice"), value("prio"));
+            let turn = u64::try_from(TURN.as_nanos()).ok();
+            assert!(after.0 == before.0 || after.0 == turn, "{before:?} {after:?}");
+            assert!(after.1 <= before.1, "{before:?} {after:?}");
+            if knows_turns() && before.0.is_some() {
+                assert_eq!(after.0, turn);
+            }
+        })
+        .join()
+        .expect("what it checks holds");
+    }
+
+    fn knows_turns() -> bool {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+        (numbers.next(), numbers.next()) >= (Some(6), Some(12))
     }
 }
