@@ -253,6 +253,9 @@ impl Containment {
     /// Sends `signal` once to everything in the cell except its leader, which the caller signals
     /// by its pidfd.
     pub fn signal(&self, cell: &Cell, signal: Signal) {
+        if self.is_alone(cell) {
+            return;
+        }
         let leader = cell.target.leader();
         for member in self.members(&cell.target) {
             if Some(member) != leader {

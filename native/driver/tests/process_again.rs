@@ -81,6 +81,7 @@ fn acts() {
     become_subreaper().expect("it is allowed");
     let scene = Scene::new();
     for containment in tiers(&scene.instance) {
+        knows_who_is_alone(&mut Case { scene: &scene, containment: &containment, attempt: 0 });
         if !containment.tiers().memory.starts_with("cgroup") {
             eprintln!("skipped: no controller counts memory in {}", containment.tier());
             continue;
@@ -96,6 +97,26 @@ fn acts() {
         assert!(followed, "{:?}", containment.tiers());
         leaves_nothing(&mut case);
         leaves_something(&mut case);
+    }
+}
+
+/// A leader is alone until it, or a thread of it, has a child or has left one to us.
+fn knows_who_is_alone(case: &mut Case<'_>) {
+    let stay = "time.sleep(600)";
+    let fork = "os.fork() or time.sleep(600)";
+    let orphan = format!("os.fork() or (os.setsid(), {fork}, os._exit(0)); os.wait()");
+    let thread = format!(
+        "import threading; threading.Thread(target=lambda: {fork}, daemon=True).start(); \
+         time.sleep(0.5)"
+    );
+    for (code, alone) in [("", true), (fork, false), (&orphan, false), (&thread, false)] {
+        let child = case.start(&format!("{code}\nos.write(1, b'here\\n')\n{stay}"), &limits(LIMIT));
+        assert_eq!(read_line(&child.stdout), "here");
+        let tier = case.containment.tier();
+        assert_eq!(case.containment.is_alone(&child.cell), alone, "{tier} {code}");
+        assert_eq!(case.containment.sweep(&child.cell).remaining, 0);
+        case.containment.reap_strays();
+        case.containment.bury(child.cell);
     }
 }
 

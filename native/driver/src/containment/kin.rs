@@ -7,7 +7,7 @@
 //! by others: if its list is empty, nobody is left. It may miss somebody only while another on it
 //! is reaped: who reads it and who reaps wait for each other.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +17,7 @@ use rustix::process::{
     Pid, RawPid, Signal, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid,
 };
 
-use super::{Cell, Containment, census};
+use super::{Cell, Containment, census, cgroup};
 use crate::spawn::stop_ignoring;
 
 /// Most zombies reaped by one call.
@@ -96,6 +96,21 @@ impl Containment {
         cell.deserted
     }
 
+    /// Whether an attempt is its leader alone: that has no child, nobody else is in its groups, and
+    /// nobody has been adopted. False where that is not sure. Whoever is born meanwhile is met by
+    /// the sweep, like whom a search misses.
+    pub fn is_alone(&self, cell: &Cell) -> bool {
+        let Some(leader) = &cell.target.leader else { return false };
+        // Its own lists first: who is on none of them because a parent has ended is on ours.
+        has_no_child(leader.pid)
+            && self.strays(&mut self.children()).is_some_and(|strays| strays.is_empty())
+            && cell
+                .target
+                .groups
+                .iter()
+                .all(|group| cgroup::pids(group).iter().all(|&pid| pid == leader.pid))
+    }
+
     /// Reaps adopted processes that have ended, at most 256 by one call. Never blocks, nor reaps a
     /// leader. Nothing else in this process may have children.
     pub fn reap_strays(&self) {
@@ -122,4 +137,13 @@ impl Containment {
         let strays = zombies.into_iter().map(|process| process.identity.pid);
         Some(strays.filter(|pid| !leaders.contains(pid)).filter_map(Pid::from_raw).collect())
     }
+}
+
+/// By the lists of all threads of an unreaped process: one that is empty when it is read from its
+/// beginning was so, whatever is said of longer ones (proc(5)). False where that is not sure.
+fn has_no_child(pid: RawPid) -> bool {
+    let list = |thread: fs::DirEntry| fs::read(thread.path().join("children"));
+    fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|mut threads| {
+        threads.all(|thread| thread.and_then(list).is_ok_and(|children| children.is_empty()))
+    })
 }
