@@ -20,8 +20,8 @@ const SCHED_FIFO: c_int = 1;
 const SCHED_RESET_ON_FORK: c_int = 0x4000_0000;
 /// As nice(1) counts it.
 const NICE: i32 = -20;
-/// Of what is short of work: the least that the kernel takes (kernel/sched/syscalls.c). One that may
-/// take the processor for milliseconds has to wait until another has had as much.
+/// Of what is short of work: the least that the kernel takes (kernel/sched/syscalls.c). One that
+/// may take the processor for milliseconds has to wait until another has had as much.
 const TURN: Duration = Duration::from_micros(100);
 /// Without a system call that waits.
 const RUN_MAX: Duration = Duration::from_millis(500);
@@ -39,9 +39,9 @@ unsafe extern "C" {
 }
 
 /// Where it is not asked to come before every ordinary thread, the calling one still comes before
-/// most of them, if it may: it is short of work, and what it does is late at once. To be nice counts
-/// among the agent's own threads only where each session has its share of the processor; that its
-/// turns are short counts among all.
+/// most of them, if it may: it is short of work, and what it does is late at once. A nice value
+/// counts among the agent's own threads only, where each session has its share of the processor;
+/// that turns are short counts among all.
 pub fn prefer() {
     let _ = setpriority_process(None, NICE);
     syscalls::take_turns_of(TURN);
