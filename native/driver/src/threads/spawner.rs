@@ -96,15 +96,19 @@ pub fn run(
     let mut spawner = Spawner { containment, timer, board, held: HashMap::new(), places };
     let mut rounds = Rounds::new(Instant::now());
     loop {
-        let look = spawner.has_quotas().then(|| rounds.wait(Instant::now()));
-        let wait = look.into_iter().chain(places.is_untidy().then_some(IDLE)).min();
+        let wait = || {
+            let look = spawner.has_quotas().then(|| rounds.wait(Instant::now()));
+            look.into_iter().chain(places.is_untidy().then_some(IDLE)).min()
+        };
         match next(orders, wait, || containment.prepare()) {
             Ok(Order::Close) | Err(RecvTimeoutError::Disconnected) => break,
             Ok(order) => spawner.perform(order),
             Err(RecvTimeoutError::Timeout) => {
                 let began = Instant::now();
-                spawner.look();
-                rounds.looked(began, Instant::now());
+                if spawner.has_quotas() && rounds.wait(began).is_zero() {
+                    spawner.look();
+                    rounds.looked(began, Instant::now());
+                }
                 places.tidy();
             }
         }
@@ -115,17 +119,18 @@ pub fn run(
     board.close();
 }
 
-/// The next order, or a timeout after `wait`. Where there is nothing to do `meanwhile` comes first.
+/// The next order, or a timeout after `wait`, which is asked for, as `meanwhile` is called before,
+/// only where there is nothing to do.
 fn next(
     orders: &Receiver<Order>,
-    wait: Option<Duration>,
+    wait: impl FnOnce() -> Option<Duration>,
     meanwhile: impl FnOnce(),
 ) -> Result<Order, RecvTimeoutError> {
     if let Ok(order) = orders.try_recv() {
         return Ok(order);
     }
     meanwhile();
-    match wait {
+    match wait() {
         Some(wait) => orders.recv_timeout(wait),
         None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
     }
@@ -173,10 +178,7 @@ impl Spawner<'_> {
             Order::Sweep(attempt) => self.sweep(attempt),
             Order::Forget(attempt) => {
                 self.board.forget(attempt);
-                if let Some(held) = self.held.remove(&attempt) {
-                    held.doubt(self.places);
-                    self.containment.bury(held.cell);
-                }
+                self.give_up(attempt);
             }
             Order::Retire { directory, keep } => self.places.retire(&directory, keep),
             Order::Stall(duration) => std::thread::sleep(duration),
@@ -227,18 +229,21 @@ impl Spawner<'_> {
 
     fn sweep(&mut self, attempt: AttemptRef) {
         self.board.forget(attempt);
-        let mut swept = Swept { killed: 0, remaining: 0 };
-        let held = self.held.remove(&attempt).map(|mut held| {
-            swept = self.containment.empty(&mut held.cell);
+        let (mut killed, mut remaining) = (0, 0);
+        if let Some(held) = self.held.get_mut(&attempt) {
+            Swept { killed, remaining } = self.containment.empty(&mut held.cell);
             held.doubt(self.places);
-            held
-        });
-        let Swept { killed, remaining } = swept;
+        }
         self.timer.send(Message::Swept { attempt, killed, remaining });
-        match held {
-            Some(held) if remaining == 0 => self.containment.bury(held.cell),
-            Some(held) => _ = self.held.insert(attempt, held),
-            None => {}
+        if remaining == 0 {
+            self.give_up(attempt);
+        }
+    }
+
+    fn give_up(&mut self, attempt: AttemptRef) {
+        if let Some(held) = self.held.remove(&attempt) {
+            held.doubt(self.places);
+            self.containment.bury(held.cell);
         }
     }
 
