@@ -237,6 +237,11 @@ mod tests {
         fs::symlink_metadata(path).expect("it is there").ino()
     }
 
+    /// Which directory a task gets; `None` where it is there.
+    fn given(places: &Workplaces, name: &str) -> Option<u64> {
+        places.make(&places.root.join(name)).map(|fd| fstat(fd).expect("open").st_ino)
+    }
+
     fn names(root: &Path) -> usize {
         fs::read_dir(root).expect("a directory").count()
     }
@@ -248,8 +253,7 @@ mod tests {
         let root = tempdir().expect("a directory");
         let path = |name: &str| root.path().join(name);
         let places = Workplaces::new(root.path().to_owned());
-        let opened =
-            |name: &str| places.make(&path(name)).map(|fd| fstat(fd).expect("open").st_ino);
+        let opened = |name| given(&places, name);
         let first = opened("s.one").expect("a new one");
         assert_eq!(first, inode(&path("s.one")));
         assert_eq!(opened("s.one"), None, "it is there");
@@ -283,8 +287,7 @@ mod tests {
         let root = tempdir().expect("a directory");
         let path = |name: &str| root.path().join(name);
         let places = Workplaces::new(root.path().to_owned());
-        let opened =
-            |name: &str| places.make(&path(name)).map(|fd| fstat(fd).expect("open").st_ino);
+        let opened = |name| given(&places, name);
         let both = [opened("s.one"), opened("s.two")];
         ["s.one", "s.two"].iter().for_each(|name| places.retire(&path(name), false));
         assert!(places.is_untidy());

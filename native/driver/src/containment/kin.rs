@@ -81,6 +81,11 @@ impl Containment {
         Some(strays.filter_map(Pid::from_raw).collect())
     }
 
+    /// Whether we have adopted nobody; false where that is not sure.
+    fn has_no_stray(&self) -> bool {
+        self.strays(&mut self.children()).is_some_and(|strays| strays.is_empty())
+    }
+
     /// Whether nobody is left of an attempt whose leader has ended: none of its descendants, and
     /// nobody else in its groups; nor has anybody been adopted. False where that is not sure.
     pub fn is_deserted(&self, cell: &mut Cell) -> bool {
@@ -90,9 +95,7 @@ impl Containment {
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let dead = Pid::from_raw(leader.pid)
             .is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), ended), Ok(Some(_))));
-        cell.deserted = dead
-            && self.strays(&mut self.children()).is_some_and(|strays| strays.is_empty())
-            && cell.entrances.are_empty();
+        cell.deserted = dead && self.has_no_stray() && cell.entrances.are_empty();
         cell.deserted
     }
 
@@ -103,7 +106,7 @@ impl Containment {
         let Some(leader) = &cell.target.leader else { return false };
         // Its own lists first: who is on none of them because a parent has ended is on ours.
         has_no_child(leader.pid)
-            && self.strays(&mut self.children()).is_some_and(|strays| strays.is_empty())
+            && self.has_no_stray()
             && cell
                 .target
                 .groups
