@@ -459,7 +459,7 @@ mod tests {
     /// them but those that it was handed.
     #[test]
     fn the_agent_keeps_its_descriptors() {
-        // Ours from here on, unless it is inherited: a test beside this one may have it for a while.
+        // Ours from here on, unless it is inherited: a test beside this one may have it for now.
         let null = open("/dev/null");
         let claim = |_| {
             let claimed = fcntl_dupfd_cloexec(&null, REPORT_FD).expect("a descriptor");
