@@ -13,9 +13,11 @@ use std::time::{Duration, Instant};
 
 /// How long after the host has asked for rows they are renewed.
 const ASKED_FOR: Duration = Duration::from_secs(5);
-/// Between two looks at an attempt that the kernel keeps, and before the first: only the name of
-/// its largest process is wanted, should it be killed.
+/// Between two looks at an attempt that the kernel keeps: only the name of its largest process is
+/// wanted, should it be killed.
 pub(crate) const KEPT_PAUSE: Duration = Duration::from_millis(250);
+/// Such a one is looked at first when it is between one and two of these old: most are over before.
+const KEPT_FIRST: Duration = Duration::from_millis(125);
 /// Most rows at once: with at most 450 bytes each they fit the host's buffer.
 const ROWS_MAX: usize = 1024;
 
@@ -172,7 +174,8 @@ pub struct Board {
 
 #[derive(Debug, Default)]
 struct State {
-    subjects: HashMap<AttemptRef, Arc<Subject>>,
+    /// With the instants since when they are there.
+    subjects: HashMap<AttemptRef, (Instant, Arc<Subject>)>,
     /// When the sampler has to see the newest list, which it has not seen.
     new: Option<Instant>,
     asked: Option<Instant>,
@@ -185,7 +188,7 @@ struct State {
 /// What the sampler is told when it is to work.
 #[derive(Debug)]
 pub(crate) struct Turn {
-    /// Everybody, if that has changed.
+    /// Everybody who is to be looked at, if that may have changed.
     pub subjects: Option<Vec<Arc<Subject>>>,
     /// When rows are to be made, if they are.
     pub rows_due: Option<Instant>,
@@ -196,7 +199,7 @@ impl Board {
     pub fn watch(&self, subject: Subject) {
         let mut state = self.lock();
         let sooner = state.expect(subject.sampled);
-        state.subjects.insert(subject.attempt, Arc::new(subject));
+        state.subjects.insert(subject.attempt, (Instant::now(), Arc::new(subject)));
         self.tell(sooner);
     }
 
@@ -204,7 +207,7 @@ impl Board {
     pub fn forget(&self, attempt: AttemptRef) {
         let mut state = self.lock();
         let removed = state.subjects.remove(&attempt);
-        let sooner = removed.is_some_and(|subject| state.expect(subject.sampled));
+        let sooner = removed.is_some_and(|(_, subject)| state.expect(subject.sampled));
         self.tell(sooner);
     }
 
@@ -250,8 +253,8 @@ impl Board {
             let rows_due = state.rows_due(now, pause);
             let due = until.into_iter().chain(rows_due).chain(state.new).min();
             if due.is_some_and(|due| due <= now) && stalled_until.is_none() {
-                let new = state.new.take();
-                let subjects = new.map(|_| state.subjects.values().cloned().collect());
+                let is_asked = rows_due.is_some_and(|due| due <= now);
+                let subjects = state.new.take().map(|_| state.seen(now, is_asked));
                 return Some(Turn { subjects, rows_due });
             }
             state = match stalled_until.or(due) {
@@ -277,11 +280,24 @@ impl Board {
 }
 
 impl State {
-    /// Has the sampler see the list: at once, or where the kernel keeps the limit and most attempts
-    /// are over before anybody looks, a moment later. Whether that is earlier than it knows.
+    /// Those that are to be looked at: `all` of them, or who is old enough; the list is due again
+    /// while there are others.
+    fn seen(&mut self, now: Instant, all: bool) -> Vec<Arc<Subject>> {
+        let is_grown = |since: Instant| now.saturating_duration_since(since) >= KEPT_FIRST;
+        let subjects = self.subjects.values();
+        let seen = subjects.filter(|(since, it)| all || it.sampled || is_grown(*since));
+        let seen: Vec<_> = seen.map(|(_, subject)| Arc::clone(subject)).collect();
+        if seen.len() < self.subjects.len() {
+            self.new = Some(now + KEPT_FIRST);
+        }
+        seen
+    }
+
+    /// Has the sampler see the list: at once, or where the kernel keeps the limit, a moment later.
+    /// Whether that is earlier than it knows.
     fn expect(&mut self, at_once: bool) -> bool {
         let now = Instant::now();
-        let due = if at_once { now } else { now + KEPT_PAUSE };
+        let due = if at_once { now } else { now + KEPT_FIRST };
         let sooner = self.new.is_none_or(|new| due < new);
         if sooner {
             self.new = Some(due);
