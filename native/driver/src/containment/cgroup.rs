@@ -202,9 +202,11 @@ impl Entrances {
         Ok(())
     }
 
-    /// Whether all are still there and hold neither a process nor a group.
+    /// Whether all are still there and hold no group, and the first no process. Nobody of ours gets
+    /// into another without it, and version 1 makes a list anew for each who asks for one.
     pub(super) fn are_empty(&self) -> bool {
-        self.groups.iter().all(Entrance::is_empty)
+        self.groups.first().is_none_or(Entrance::has_no_process)
+            && self.groups.iter().all(Entrance::has_no_group)
     }
 
     /// Writes into a file of the group in this place among those it was opened for.
@@ -249,9 +251,8 @@ impl Entrance {
         retry_on_intr(|| pwrite(&written[place].1, text, 0)).map(|_| ())
     }
 
-    /// The kernel counts the groups in it among its links, beside its own two. A removed group has
-    /// no list any more.
-    fn is_empty(&self) -> bool {
+    /// A removed group has no list any more.
+    fn has_no_process(&self) -> bool {
         let mut some = [0; 1];
         let listed = match self.version {
             // Each read from the beginning makes the list anew.
@@ -263,7 +264,12 @@ impl Entrance {
                 list.and_then(|list| read(&list, &mut some))
             }
         };
-        listed == Ok(0) && fstat(&self.directory).is_ok_and(|found| found.st_nlink == 2)
+        listed == Ok(0)
+    }
+
+    /// The kernel counts the groups in it among its links, beside its own two.
+    fn has_no_group(&self) -> bool {
+        fstat(&self.directory).is_ok_and(|found| found.st_nlink == 2)
     }
 }
 
