@@ -29,6 +29,9 @@ def frame(message: bytes, _bytes_max: int) -> tuple[int, bytes]:
 
 def event(kind: str, number: int = 0, token: int = 0, target: int = 0, **text: Any) -> Event:
     assert kind in KINDS.values()
+    if kind == "result":
+        head = {member: text[member] for member in ("id", "source", "outcome")}
+        return Event(kind, number, token, target, -1, head, orjson.dumps(text))
     return Event(kind, number, token, target, -1, text)
 
 

@@ -7,6 +7,7 @@ import select
 import struct
 from pathlib import Path
 
+import orjson
 import pytest
 
 from limpet import codec
@@ -105,7 +106,10 @@ def test_a_task_goes_from_submission_to_its_delivered_result(core: ManualCore) -
         assert (records.VERDICTS[answer.code], answer.token) == ("accepted", 1)
         assert finish_attempts(core) == [["/bin/true"]]
         (result,) = polled(core, "result")
-        assert (result.text["id"], result.text["outcome"]) == ("t-1", "succeeded")
+        assert result.text == {"id": "t-1", "source": "ops", "outcome": "succeeded"}
+        whole = orjson.loads(result.history)
+        assert {**whole, **result.text} == whole
+        assert [step["outcome"] for step in whole["steps"]] == ["succeeded"]
         core.submit([Item(DELIVERED, target=result.target), Item(LIST)])
         assert [event.kind for event in core.poll()] == ["listed"]
         assert core.stats()["accepted"] == 1

@@ -15,7 +15,7 @@ from samples import history, step
 
 
 def result_of(steps: list[dict[str, Any]], bytes_max: int = MESSAGE_BYTES_MAX) -> Any:
-    body = build_result(history(steps), bytes_max)
+    body = build_result(orjson.dumps(history(steps)), bytes_max)
     assert len(body) <= bytes_max
     return orjson.loads(body)
 
@@ -25,17 +25,10 @@ def test_a_result_that_fits_is_told_whole() -> None:
     assert result_of(steps) == {**history(steps), "limpet": 1, "kind": "result"}
 
 
-def test_a_result_does_not_change_what_it_is_made_from() -> None:
-    steps = [step("a", "x" * 200_000, result={"y": "z" * 100_000})]
-    before = orjson.dumps(steps)
-    build_result(history(steps))
-    assert orjson.dumps(steps) == before
-
-
-def test_the_order_of_members_does_not_change_the_bytes() -> None:
+def test_the_order_of_members_does_not_change_what_is_cut() -> None:
     first = history([step("a", "x" * 200_000)])
     second = dict(reversed(first.items()))
-    assert build_result(first) == build_result(second)
+    assert build_result(orjson.dumps(first)) == build_result(orjson.dumps(second))
 
 
 def test_long_outputs_are_cut_to_one_length_and_short_ones_left_whole() -> None:

@@ -44,7 +44,7 @@
 // Task `target` has changed.
 #define LIMPET_CHANGED 2
 
-// Task `target` is over; text is its history.
+// Task `target` is over; text is its history, behind `value` bytes that say which one it is.
 #define LIMPET_RESULT 3
 
 // Attempt `target` wants something done; text says what.
@@ -130,7 +130,7 @@ typedef struct LimpetEvent {
     uint64_t token;
     // A task or an attempt.
     uint64_t target;
-    // A number, by kind: the descriptor of a connection, or -1.
+    // A number, by kind: the descriptor of a connection, bytes of a text, or -1.
     int64_t value;
     // Where its text begins in the blob.
     uint32_t offset;

@@ -432,22 +432,20 @@ class Agent:
         self.outbox.put(Publication("state", name, self._topic("state", text["source"]), state))
 
     def _ended(self, event: Event) -> None:
-        history = event.text
-        self._log.info(
-            "task.ended", source=history["source"], id=history["id"], outcome=history["outcome"]
-        )
-        payload = report.build_result(history)
-        self.told.append(Told(f"{history['source']}/{history['id']}", payload, last=True))
+        source, task_id, outcome = event.text["source"], event.text["id"], event.text["outcome"]
+        self._log.info("task.ended", source=source, id=task_id, outcome=outcome)
+        payload = report.build_result(event.history)
+        self.told.append(Told(f"{source}/{task_id}", payload, last=True))
         self.tasks.pop(event.target, None)
-        if history["source"] == topics.LOCAL:
+        if source == topics.LOCAL:
             # It must not take the place of a result that waits for the broker: whoever follows
             # the task has it now, whoever comes later asks for its outcome by the task again.
             self._ask(Item(DELIVERED, target=event.target))
-            self._local_ends[event.target] = history["outcome"]
+            self._local_ends[event.target] = outcome
             if len(self._local_ends) > LOCAL_ENDS_MAX:
                 del self._local_ends[next(iter(self._local_ends))]
             return
-        self._put("result", history["source"], history["id"], payload, event.target)
+        self._put("result", source, task_id, payload, event.target)
 
     def _work(self, event: Event) -> None:
         asked = event.text.get("publish")

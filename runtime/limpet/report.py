@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from limpet.codec import MESSAGE_BYTES_MAX, encode
 from limpet.errors import check
 
@@ -16,6 +18,8 @@ ANSWERS = ("accepted", "known", "refused")
 REQUESTS = ("task", "cancel", "look")
 STREAMS = ("stdout", "stderr")
 ENDS = ("head", "tail")
+# A result is a history, which is never empty, with two members in front.
+RESULT_BEGINNING = b'{"limpet":%d,"kind":"result",' % VERSION
 
 
 def build_answer(
@@ -83,15 +87,17 @@ def build_memory(source: str, picture: dict[str, Any]) -> bytes:
     return _document("memory", source=source, **picture)
 
 
-def build_result(history: dict[str, Any], bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
-    """Report how a task ended, in at most `bytes_max` bytes.
+def build_result(text: bytes, bytes_max: int = MESSAGE_BYTES_MAX) -> bytes:
+    """Report how a task ended, in at most `bytes_max` bytes; `text` is its history as JSON.
 
-    What does not fit is cut fairly: first the outputs, all to one length and each marked
-    `truncated`, then the largest results, each replaced by null and marked `result_omitted`.
+    One that fits is not read. What does not is cut fairly: first the outputs, all to one length and
+    each marked `truncated`, then the largest results, each replaced by null and marked
+    `result_omitted`.
     """
-    body = _document("result", **history)
+    body = RESULT_BEGINNING + text[1:]
     if len(body) <= bytes_max:
         return body
+    history: dict[str, Any] = orjson.loads(text)
     steps = [_without_outputs(step) for step in history["steps"]]
     bare = {**history, "steps": steps}
     size_bytes = len(_document("result", **bare))

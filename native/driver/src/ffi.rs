@@ -122,7 +122,7 @@ pub struct LimpetEvent {
     pub token: u64,
     /// A task or an attempt.
     pub target: u64,
-    /// A number, by kind: the descriptor of a connection, or -1.
+    /// A number, by kind: the descriptor of a connection, bytes of a text, or -1.
     pub value: i64,
     /// Where its text begins in the blob.
     pub offset: u32,
@@ -153,7 +153,7 @@ pub const LIMPET_RECORD: u32 = 8;
 pub const LIMPET_ANSWER: u32 = 1;
 /// Task `target` has changed.
 pub const LIMPET_CHANGED: u32 = 2;
-/// Task `target` is over; text is its history.
+/// Task `target` is over; text is its history, behind `value` bytes that say which one it is.
 pub const LIMPET_RESULT: u32 = 3;
 /// Attempt `target` wants something done; text says what.
 pub const LIMPET_WORK: u32 = 4;
@@ -492,7 +492,10 @@ fn event(told: Told, offset: u32, length: u32) -> LimpetEvent {
             LimpetEvent { kind: LIMPET_ANSWER, code: verdict, token, target: task, ..blank }
         }
         Told::Changed { task, .. } => LimpetEvent { kind: LIMPET_CHANGED, target: task, ..blank },
-        Told::Result { task, .. } => LimpetEvent { kind: LIMPET_RESULT, target: task, ..blank },
+        Told::Result { task, head, .. } => {
+            let value = i64::try_from(head).unwrap_or_default();
+            LimpetEvent { kind: LIMPET_RESULT, target: task, value, ..blank }
+        }
         Told::Work { attempt, .. } => LimpetEvent { kind: LIMPET_WORK, target: attempt, ..blank },
         Told::Continue { task, step, .. } => {
             LimpetEvent { kind: LIMPET_CONTINUE, target: task, code: u32::from(step), ..blank }

@@ -73,6 +73,14 @@ struct Step<'a> {
     attempts: u8,
 }
 
+/// Which history it is.
+#[derive(Serialize)]
+struct Head<'a> {
+    id: Option<&'a RawValue>,
+    source: Option<&'a RawValue>,
+    outcome: &'static str,
+}
+
 /// A history, but for its steps.
 #[derive(Default, Serialize)]
 struct Summary<'a> {
@@ -106,12 +114,23 @@ fn declared(entries: &[Entry]) -> Declared<'_> {
     plan
 }
 
-/// The whole history of a task that is over, from its records, and what it leaves behind.
+/// What is told of a task that is over.
+#[derive(Debug)]
+pub struct History {
+    /// JSON objects, one behind the other: of `id`, `source` and `outcome` alone, and the whole.
+    pub text: String,
+    /// Bytes of the first: whoever passes the history on need not read the whole.
+    pub head: usize,
+    /// What it leaves behind.
+    pub remains: Option<Remains>,
+}
+
+/// The whole history of a task that is over, from its records.
 ///
 /// It is put together from their texts: to read each into a tree first took most of the time that
 /// the journal's thread spent on a task.
 #[must_use]
-pub fn tell(entries: &[Entry], facts: &Facts) -> (String, Option<Remains>) {
+pub fn tell(entries: &[Entry], facts: &Facts) -> History {
     let mut plan = declared(entries);
     let remains = plan.remains();
     let mut ends: Vec<Option<String>> = vec![None; plan.steps.len()];
@@ -146,7 +165,9 @@ pub fn tell(entries: &[Entry], facts: &Facts) -> (String, Option<Remains>) {
     let steps = plan.steps.iter().zip(ends);
     let steps = steps.map(|(step, end)| joined(&written(step), &end.unwrap_or_else(skipped)));
     let steps = format!("{{\"steps\":[{}]}}", steps.collect::<Vec<_>>().join(","));
-    (fit(joined(&written(&told), &steps)), remains)
+    let head = written(&Head { id: told.id, source: told.source, outcome: told.outcome });
+    let whole = fit(joined(&written(&told), &steps), TEXT_BYTES_MAX - head.len());
+    History { text: format!("{head}{whole}"), head: head.len(), remains }
 }
 
 /// The text of a JSON object, if it is one.
@@ -167,9 +188,9 @@ fn joined(first: &str, second: &str) -> String {
     format!("{first}{comma}{second}")
 }
 
-/// Within the text of one event: tails of outputs go first, then heads, then results.
-fn fit(text: String) -> String {
-    if text.len() <= TEXT_BYTES_MAX {
+/// Within so many bytes: tails of outputs go first, then heads, then results.
+fn fit(text: String, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
         return text;
     }
     let mut told: Value = serde_json::from_str(&text).unwrap_or_default();
@@ -188,7 +209,7 @@ fn fit(text: String) -> String {
             }
         }
         let text = told.to_string();
-        if text.len() <= TEXT_BYTES_MAX {
+        if text.len() <= bytes_max {
             return text;
         }
     }
@@ -284,7 +305,15 @@ mod tests {
     }
 
     fn told(entries: &[Entry]) -> Value {
-        serde_json::from_str(&tell(entries, &Facts::default()).0).expect("JSON")
+        let History { text, head, .. } = tell(entries, &Facts::default());
+        assert!(text.len() <= TEXT_BYTES_MAX);
+        let (head, whole) = text.split_at(head);
+        let read = |text| serde_json::from_str::<Value>(text).expect("JSON");
+        let (head, whole) = (read(head), read(whole));
+        for member in ["id", "source", "outcome"] {
+            assert_eq!(head[member], whole[member]);
+        }
+        whole
     }
 
     const PLAN: &str = r#"{"id": "app-1", "source": "ops", "steps": [

@@ -119,8 +119,10 @@ pub enum Told {
     Result {
         /// The task.
         task: u64,
-        /// Its history as JSON.
+        /// Its history, as [`crate::history::History`] has it.
         text: String,
+        /// Bytes of the first object in it.
+        head: usize,
     },
     /// Work for the host.
     Work {

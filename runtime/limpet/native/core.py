@@ -112,20 +112,18 @@ class Core:
                 self._handle, self._events, BATCH_MAX, self._blob, BLOB_BYTES, self._count
             )
         )
-        view = self._view
-        return [
-            Event(
-                KINDS[kind],
-                code,
-                token,
-                target,
-                value,
-                orjson.loads(view[start : start + length]) if length else {},
-            )
-            for kind, code, token, target, value, start, length in EVENT.iter_unpack(
-                self._event_records[: self._count[0] * EVENT.size]
-            )
-        ]
+        records = self._event_records[: self._count[0] * EVENT.size]
+        return [self._event(*record) for record in EVENT.iter_unpack(records)]
+
+    def _event(
+        self, kind: int, code: int, token: int, target: int, value: int, start: int, length: int
+    ) -> Event:
+        view = self._view[start : start + length]
+        if KINDS[kind] == "result":
+            head, history = orjson.loads(view[:value]), bytes(view[value:])
+            return Event("result", code, token, target, value, head, history)
+        text = orjson.loads(view) if length else {}
+        return Event(KINDS[kind], code, token, target, value, text)
 
     def connect(self, target: dict[str, Any]) -> int:
         """Ask for a broker connection and return its epoch; what comes of it are `link` events."""

@@ -69,7 +69,10 @@ class Item(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One thing the core tells; `text` is its decoded JSON, an empty object if it has none."""
+    """One thing the core tells; `text` is its decoded JSON, an empty object if it has none.
+
+    A result's says which task it is of; its `history` is passed on as it is.
+    """
 
     kind: str
     code: int
@@ -77,3 +80,4 @@ class Event(NamedTuple):
     target: int
     value: int
     text: dict[str, Any]
+    history: bytes = b""

@@ -4,7 +4,7 @@
 //! the duration of a sync does.
 
 use crate::end::End;
-use crate::history::{self, Remains};
+use crate::history::{self, History, Remains};
 use crate::host::{Outbound, Told};
 use crate::names::pack_task;
 use crate::prepare::{Prepared, prepare};
@@ -201,10 +201,11 @@ impl Journal {
     /// Tells the host how tasks went, as far as it has room for it.
     fn offer(&mut self) {
         while let Some((reference, task, facts)) = self.offers.next() {
-            let (text, remains) = history::tell(&self.records(task, |_| true), &facts);
+            let told = history::tell(&self.records(task, |_| true), &facts);
+            let History { text, head, remains } = told;
             self.offers.offered(task, text.len());
             self.remains.extend(remains.map(|remains| (task, remains)));
-            self.report(Told::Result { task: pack_task(reference), text });
+            self.report(Told::Result { task: pack_task(reference), text, head });
         }
     }
 

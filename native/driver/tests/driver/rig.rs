@@ -286,8 +286,8 @@ impl Rig {
                     let text = serde_json::from_str(&text).expect("JSON");
                     self.answers.insert(token, (verdict, text));
                 }
-                Told::Result { task, text } => {
-                    let told: Value = serde_json::from_str(&text).expect("JSON");
+                Told::Result { task, text, head } => {
+                    let told: Value = serde_json::from_str(&text[head..]).expect("JSON");
                     let id = told["id"].as_str().expect("an id").to_owned();
                     self.results.insert(id, (task, told));
                 }
