@@ -17,7 +17,6 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fchown, fcntl_add_seals, fcntl_setfl, open};
-use rustix::io::write;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getegid, geteuid, getpid, kill_process,
@@ -45,8 +44,6 @@ const REPORT: &str = "LIMPET_FD";
 const STDIN_BYTES: usize = 64 * 1024;
 /// Largest secret.
 const SECRET_BYTES: u64 = 4096;
-/// When memory runs out, steps go before everything else: the highest there is.
-const OOM_SCORE: &[u8] = b"1000";
 
 /// Which attempt a process is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,21 +147,10 @@ pub(crate) fn spawn_in(
     let pid = containment
         .start(&mut cell, || child::start(plan))
         .map_err(|(stage, cause)| explain(stage, &cause, launch))?;
-    raise_oom_score(pid);
     let pidfd = pidfd_open(pid, PidfdFlags::empty())
         .map_err(|errno| abandon(containment, &cell, pid, errno.into()))?;
     let (stdout, stderr, report) = (pipes.stdout.0, pipes.stderr.0, pipes.report.0);
     Ok(Child { pid, pidfd, stdout, stderr, report, cell })
-}
-
-/// Lets the kernel take a step rather than the agent, should it need to take somebody. Not before
-/// it runs its own program: until then it has as much memory as the agent and would go first.
-/// Best effort: a container may forbid it, and the attempt runs as well without.
-fn raise_oom_score(pid: Pid) {
-    let path = format!("/proc/{}/oom_score_adj", pid.as_raw_nonzero());
-    // Not by std::fs::write, which would have it made.
-    let _ = open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        .and_then(|file| write(&file, OOM_SCORE));
 }
 
 /// Read and write ends.

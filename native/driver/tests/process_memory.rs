@@ -290,6 +290,26 @@ fn what_an_attempt_took_is_told_without_a_limit() {
     }
 }
 
+/// When the device runs out of memory the kernel takes a step before the agent: whoever is known,
+/// with whom it had started before that, and whom it starts later.
+#[test]
+fn steps_go_first_in_every_tier() {
+    let scene = scene();
+    for sampling in Sampling::all(&scene.instance) {
+        let code = "mine = '/proc/self/oom_score_adj'\n\
+                    early = os.fork()\n\
+                    while open(mine).read() != '1000\\n': time.sleep(.001)\n\
+                    if not early: os.closerange(1, 9); time.sleep(600)\n\
+                    while open(f'/proc/{early}/oom_score_adj').read() != '1000\\n': pass\n\
+                    os.system(f'cat {mine}')";
+        let child = scene.start(&sampling.containment, 1, code, within(4 * LIMIT));
+        sampling.watch(&child, 1, within(4 * LIMIT));
+        let ended = end(&sampling.containment, child);
+        assert_eq!(ended.stdout, "1000", "{}: {}", sampling.tier(), ended.stderr);
+        assert_eq!(ended.swept.killed, 1, "{}", sampling.tier());
+    }
+}
+
 /// The host reads what every attempt has, in every tier and without a limit too, while it asks.
 #[test]
 fn memory_of_the_living_is_told_to_who_asks() {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use rustix::fd::AsFd;
@@ -24,6 +25,8 @@ const SHARE: u32 = 100;
 const PAUSE: Duration = Duration::from_secs(2);
 /// Processes of one attempt whose file of sizes is kept open, which bounds the descriptors.
 const OPEN_MAX: usize = 2;
+/// When memory runs out, steps go before everything else: the highest there is.
+const OOM_SCORE: &[u8] = b"1000";
 /// Times that shared pages are divided before somebody's death is put up with.
 const DIVIDE_TRIES: u32 = 4;
 
@@ -205,6 +208,7 @@ impl Members {
         if self.known.iter().any(|member| member.identity == identity) {
             return;
         }
+        raise_oom_score(identity);
         let open = (self.known.len() < OPEN_MAX).then(|| footprint::open_sizes(identity.pid));
         self.known.push(Member { identity, open: open.flatten() });
     }
@@ -320,6 +324,17 @@ fn is_borrowed(parent: &Status, pid: RawPid, child: &Status) -> bool {
     pids.and_then(|(parent, child)| have_one_memory(parent, child)).unwrap_or_else(|| {
         parent.state == b'D' && (parent.bytes, parent.data) == (child.bytes, child.data)
     })
+}
+
+/// Lets the kernel take a step rather than the agent, should it need to take somebody; whom it
+/// forks from now on, too. Best effort: a container may forbid it.
+fn raise_oom_score(identity: Identity) {
+    let path = format!("/proc/{}/oom_score_adj", identity.pid);
+    let Ok(mut file) = File::options().write(true).open(path) else { return };
+    // The file stays with the process that had the pid when it was opened.
+    if census::read(identity.pid).is_some_and(|found| found.identity == identity) {
+        let _ = file.write_all(OOM_SCORE);
+    }
 }
 
 /// Gives each process to the attempt of its parent or session, or whose marker it carries.

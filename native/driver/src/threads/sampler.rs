@@ -128,7 +128,12 @@ impl Sampler<'_> {
         let lives = |one: &Looked| subjects.iter().any(|other| Arc::ptr_eq(other, &one.subject));
         self.looked.retain(|_, one| lives(one));
         for subject in subjects {
-            self.looked.entry(subject.attempt).or_insert_with(|| Looked::new(subject, now));
+            self.looked.entry(subject.attempt).or_insert_with(|| {
+                let mut new = Looked::new(subject, now);
+                // Who is known goes before the agent when the kernel needs memory.
+                new.members.update(&self.births);
+                new
+            });
         }
     }
 
