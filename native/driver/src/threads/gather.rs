@@ -16,7 +16,7 @@ const LINE_MIN: usize = 5;
 const HOLD_NS: u64 = 10_000_000;
 /// How long nobody looks meanwhile at what has come, in ns: each look that finds one thing only
 /// costs a wake-up and two switches of threads.
-const NAP_NS: u64 = 1_000_000;
+const NAP_NS: u64 = 1_500_000;
 
 /// What the line is, and since when something waits.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Gather {
     /// Whether what waits goes on waiting. A turn asks once, if something waits.
     pub fn holds(&mut self, now: Instant) -> bool {
         let until = *self.until.get_or_insert(Instant(now.0.saturating_add(HOLD_NS)));
-        let holds = self.starting >= self.line && now < until;
+        let holds = self.is_line() && now < until;
         if !holds {
             self.until = None;
         }
@@ -62,7 +62,12 @@ impl Gather {
     /// Until when nothing but a deadline is worth a look; past, where everything is.
     #[must_use]
     pub fn nap(&self, now: Instant) -> Instant {
-        self.until.map_or(now, |until| until.min(Instant(now.0.saturating_add(NAP_NS))))
+        let rested = now.0.saturating_add(if self.is_line() { NAP_NS } else { 0 });
+        Instant(rested).min(self.until())
+    }
+
+    fn is_line(&self) -> bool {
+        self.starting >= self.line
     }
 
     /// When what waits has waited long enough.
@@ -86,15 +91,16 @@ mod tests {
             assert!(!gather.holds(at(0)), "there is no line");
         }
         gather.asked();
-        assert_eq!(gather.nap(at(1)), at(1), "nothing waits yet");
+        assert_eq!(gather.nap(at(0)), Instant(1_500_000), "what comes is more then");
         assert!(gather.holds(at(1)) && gather.holds(at(10)));
         assert_eq!(gather.until(), at(11));
-        assert_eq!((gather.nap(at(9)), gather.nap(at(11))), (at(10), at(11)));
+        assert_eq!((gather.nap(at(9)), gather.nap(at(10))), (Instant(10_500_000), at(11)));
         assert!(!gather.holds(at(11)), "it has waited long enough");
         assert_eq!(gather.until(), Instant::NEVER);
         assert!(gather.holds(at(12)) && gather.holds(at(21)));
         gather.answered();
         assert!(!gather.holds(at(21)), "the line is short again");
+        assert_eq!(gather.nap(at(21)), at(21));
         gather.asked();
         assert!(gather.holds(at(22)));
         gather.hurry();
