@@ -16,6 +16,8 @@ import tempfile
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import orjson
+
 from limpet import policy, task
 from limpet.clock import Clock
 from limpet.codec import encode
@@ -34,6 +36,7 @@ from limpet.native.records import (
     VERDICTS,
     Item,
 )
+from limpet.report import build_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,8 +168,9 @@ class _Trial:
         elif event.kind == "changed" and ours:
             self._changed(text)
         elif event.kind == "result" and ours:
-            self._screen.record({"limpet": 1, "kind": "result", **text})
-            show_result(self._screen, text)
+            told: dict[str, Any] = orjson.loads(build_result(event.history))
+            self._screen.record(told)
+            show_result(self._screen, told)
             self._hand_in(Item(DELIVERED, target=event.target))
             self._exit = EXIT_OK if text["outcome"] == "succeeded" else EXIT_TASK
         elif event.kind == "work":
