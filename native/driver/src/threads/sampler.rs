@@ -257,6 +257,8 @@ impl Looked {
         let doubted = (1..DOUBTS_MAX).contains(&self.doubts);
         let exceeds = sum > limit && !doubted && !self.ended;
         let Some(largest) = footprints.first().filter(|_| exceeds) else { return };
+        // Also what is believed only because it was seen so often.
+        watch.saw(sum);
         watch.exceed(Excess { bytes: sum, largest: largest.clone() });
         self.members.kill(containment, &footprints);
         self.ended = true;
