@@ -36,7 +36,6 @@ from limpet.native.records import (
     VERDICTS,
     Item,
 )
-from limpet.report import build_result
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -168,8 +167,8 @@ class _Trial:
         elif event.kind == "changed" and ours:
             self._changed(text)
         elif event.kind == "result" and ours:
-            told: dict[str, Any] = orjson.loads(build_result(event.history))
-            self._screen.record(told)
+            told: dict[str, Any] = orjson.loads(event.history)
+            self._screen.record({"limpet": 1, "kind": "result", **told})
             show_result(self._screen, told)
             self._hand_in(Item(DELIVERED, target=event.target))
             self._exit = EXIT_OK if text["outcome"] == "succeeded" else EXIT_TASK
