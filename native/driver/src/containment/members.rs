@@ -1,8 +1,8 @@
 //! Decides which processes an attempt's memory is summed over, without a search of all of /proc
 //! for each look: what was born since the last one is told by the pids given away since.
 //!
-//! Knows nothing of limits. A process that is missed here is missed in a sum and not in a kill,
-//! which searches anew.
+//! Whoever is known here goes before the agent when the device runs out of memory. Knows nothing of
+//! limits. A process that is missed here is missed in a sum and not in a kill, which searches anew.
 
 use std::collections::HashMap;
 use std::fs::File;

@@ -130,8 +130,11 @@ impl Sampler<'_> {
         for subject in subjects {
             self.looked.entry(subject.attempt).or_insert_with(|| {
                 let mut new = Looked::new(subject, now);
-                // Who is known goes before the agent when the kernel needs memory.
-                new.members.update(&self.births);
+                // Who is known goes before the agent when the kernel needs memory. The others are
+                // looked at in this turn.
+                if !new.is_looked_at() {
+                    new.members.update(&self.births);
+                }
                 new
             });
         }
